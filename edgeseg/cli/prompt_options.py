@@ -1,0 +1,51 @@
+"""Prompts from command line options."""
+
+from collections.abc import Sequence
+
+from edgeseg.errors import PromptError
+from edgeseg.prompts import Prompt
+
+
+def parse_prompts(points: Sequence[str], boxes: Sequence[str], each: bool) -> list[Prompt]:
+    """Turn options into prompts.
+
+    Args:
+        points: "x,y" or "x,y,label" each, in pixels of the image.
+        boxes: "x0,y0,x1,y1" each.
+        each: Every point is an object of its own; otherwise they mean one object together, with
+            the box if there is one.
+
+    Raises:
+        PromptError: A text is malformed, there is no prompt, or points could belong to several
+            boxes.
+
+    >>> parse_prompts(["3,4", "5,6,0"], [], each=False)[0].point_labels.tolist()
+    [1, 0]
+    """
+    clicks = [_numbers(text, "--point", (2, 3)) for text in points]
+    frames = [_numbers(text, "--box", (4,)) for text in boxes]
+    labels = [int(click[2]) if len(click) == 3 else 1 for click in clicks]
+    if not clicks and not frames:
+        raise PromptError("there is no prompt; give --point X,Y or --box X0,Y0,X1,Y1")
+    if each:
+        alone = [Prompt([c[:2]], [label]) for c, label in zip(clicks, labels, strict=True)]
+        return [*alone, *(Prompt(box_xyxy=frame) for frame in frames)]
+    if clicks and len(frames) > 1:
+        raise PromptError(
+            f"{len(clicks)} points could belong to any of {len(frames)} boxes; give one box, or "
+            "--each to make every point and box an object of its own"
+        )
+    if clicks:
+        return [Prompt([c[:2] for c in clicks], labels, frames[0] if frames else None)]
+    return [Prompt(box_xyxy=frame) for frame in frames]
+
+
+def _numbers(text: str, option: str, lengths: tuple[int, ...]) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in lengths:
+        wanted = "X0,Y0,X1,Y1" if option == "--box" else "X,Y or X,Y,LABEL"
+        raise PromptError(f"{option} must be {wanted} in pixels, got {text!r}")
+    return numbers

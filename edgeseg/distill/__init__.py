@@ -1,0 +1,1 @@
+"""Distillation: teachers, losses, the stages and the loop that runs them."""

@@ -1,0 +1,221 @@
+"""The settings of a run: one TOML file, validated, with unknown keys refused.
+
+A table that is absent is switched off: no [teacher] means ground truth alone, no [encoder_stage]
+means that the run starts with prompts in the loop. Paths may hold environment variables such as
+`$EDGESEG_DATA`; relative ones are relative to the working directory.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from edgeseg.data.augmentation import AugmentationConfig
+from edgeseg.data.sources import SourceConfig
+from edgeseg.distill.stage_config import EncoderStageConfig, PromptStageConfig, Table
+from edgeseg.errors import ConfigError
+from edgeseg.evaluation.config import EvaluationConfig, GrabCutConfig
+
+
+class StudentConfig(Table):
+    """The network that learns.
+
+    Attributes:
+        model: Registry name, such as "edgeseg_s".
+        image_size: Side of its square input in pixels, a multiple of 64; default: the model's own.
+        imagenet: Start the backbone from ImageNet weights.
+        weights: Start from these weights (a name, folder or file), all of them.
+        decoder: Where prompt encoder and mask decoder start from: "teacher" copies the teacher's,
+            "random" leaves them as built, anything else is a SAM or EdgeSAM checkpoint.
+    """
+
+    model: str
+    image_size: int | None = Field(default=None, ge=64, multiple_of=64)
+    imagenet: bool = False
+    weights: str | None = None
+    decoder: str = "random"
+
+
+class TeacherConfig(Table):
+    """The network that is followed.
+
+    Attributes:
+        weights: A released model's name, a model folder, an official SAM or EdgeSAM `.pth`, or our
+            `.safetensors`.
+        model: Registry name, for weight files that do not tell.
+        image_size: Side of its input in pixels; default: as trained.
+        cache: Folder of cached embeddings; absent: they are computed on the fly.
+        label_points_per_side: Images without annotations get the teacher's own masks as prompts'
+            source; this many points a side of a grid ask for them.
+    """
+
+    weights: str
+    model: str | None = None
+    image_size: int | None = Field(default=None, ge=64, multiple_of=64)
+    cache: Path | None = None
+    label_points_per_side: int = Field(default=16, ge=1, le=64)
+
+
+class DataConfig(Table):
+    """Images and masks.
+
+    Attributes:
+        train: Sources to learn from.
+        validation: Sources to evaluate on.
+        balance_domains: Draw every domain equally often, however many images it has.
+        max_broken_share: Share of unreadable records above which the run stops.
+        workers: Processes that load images; 0 loads in the training process.
+    """
+
+    train: tuple[SourceConfig, ...] = Field(min_length=1)
+    validation: tuple[SourceConfig, ...] = ()
+    balance_domains: bool = False
+    max_broken_share: float = Field(default=0.05, ge=0, le=1)
+    workers: int = Field(default=1, ge=0)
+
+
+class EngineConfig(Table):
+    """Where and how a run computes.
+
+    Attributes:
+        accelerator: "auto", "cpu", "cuda" or "mps".
+        precision: Of the arithmetic; weights are kept in fp32.
+        norms: "frozen" keeps batch norm statistics as they are, for ImageNet weights and small
+            batches; "batch" learns them, over all processes together.
+        ema_decay: Decay of an exponential moving average of the weights, which is then what is
+            evaluated and saved; None leaves it out.
+        log_every_steps: Steps between two rows of metrics.
+        checkpoint_every_steps: Steps between two checkpoints.
+    """
+
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    norms: Literal["frozen", "batch"] = "frozen"
+    ema_decay: float | None = Field(default=None, ge=0, lt=1)
+    log_every_steps: int = Field(default=20, ge=1)
+    checkpoint_every_steps: int = Field(default=200, ge=1)
+
+
+class RunEvaluationConfig(EvaluationConfig):
+    """Evaluations during a run: those of `edgeseg evaluate`, made small.
+
+    Attributes:
+        every_steps: Steps between two evaluations; there is one after each stage in any case.
+        panel_images: Images of the picture panel.
+    """
+
+    max_images_a_domain: int | None = Field(default=8, ge=1)
+    max_objects_an_image: int | None = Field(default=8, ge=1)
+    boundary: bool = False
+    grabcut: GrabCutConfig | None = None
+    every_steps: int = Field(default=1000, ge=1)
+    panel_images: int = Field(default=6, ge=0)
+
+
+class RunConfig(Table):
+    """A whole run."""
+
+    seed: int = Field(default=0, ge=0)
+    student: StudentConfig
+    teacher: TeacherConfig | None = None
+    data: DataConfig
+    augmentation: AugmentationConfig | None = None
+    engine: EngineConfig = EngineConfig()
+    encoder_stage: EncoderStageConfig | None = None
+    prompt_stage: PromptStageConfig | None = None
+    evaluation: RunEvaluationConfig | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.encoder_stage is None and self.prompt_stage is None:
+            raise ValueError("give [encoder_stage], [prompt_stage] or both")
+        if self.teacher is None:
+            if self.encoder_stage is not None:
+                raise ValueError("[encoder_stage] follows a teacher, so give [teacher]")
+            if self.prompt_stage is not None and self.prompt_stage.targets.teacher:
+                raise ValueError(
+                    "prompt_stage.targets.teacher is above zero, so give [teacher] or set it to 0"
+                )
+            if self.student.decoder == "teacher":
+                raise ValueError('student.decoder = "teacher" needs [teacher]')
+        elif self.teacher.cache is not None and self.augmentation is not None:
+            raise ValueError(
+                "cached teacher embeddings belong to images as they are; remove [augmentation] or "
+                "teacher.cache"
+            )
+        if self.evaluation is not None and not self.data.validation:
+            raise ValueError("[evaluation] needs data.validation")
+        return self
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run's settings.
+
+    Args:
+        path: A TOML file.
+        overrides: "table.key=value" each, the value written as in TOML; plain text is taken as a
+            string.
+
+    Raises:
+        ConfigError: The file cannot be read, a key is unknown, or a value is out of range.
+    """
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    for override in overrides:
+        _override(tables, override)
+    return parse_config(tables, str(path))
+
+
+def parse_config(tables: dict[str, Any], source: str) -> RunConfig:
+    """Validate nested tables; see `read_config`."""
+    try:
+        return RunConfig.model_validate(tables)
+    except ValidationError as error:
+        problems = "; ".join(_problem(details) for details in error.errors())
+        raise ConfigError(f"{source}: {problems}") from error
+
+
+def _problem(details: Any) -> str:
+    place = ".".join(str(part) for part in details["loc"])
+    if details["type"] == "extra_forbidden":
+        return f"{place} is unknown; known here are {', '.join(_known_keys(details['loc'][:-1]))}"
+    message = details["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
+
+
+def _known_keys(table: Sequence[str | int]) -> list[str]:
+    model: Any = RunConfig
+    for part in table:
+        if isinstance(part, str):
+            model = _table_class(model.model_fields[part].annotation)
+    return sorted(model.model_fields)
+
+
+def _table_class(annotation: Any) -> Any:
+    """Find the table class inside `Table`, `Table | None` or `tuple[Table, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_table_class(inner) for inner in getattr(annotation, "__args__", ()))
+    return next((inner for inner in found if inner is not None), None)
+
+
+def _override(tables: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"an override must be table.key=value, got {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        tables = tables.setdefault(parent, {})
+        if not isinstance(tables, dict):
+            raise ConfigError(f"cannot set {key.strip()}: {parent} is not a table")
+    tables[last] = value

@@ -1,0 +1,143 @@
+"""Prompts for images without annotations: the teacher's own masks.
+
+A grid of points asks the teacher for everything it sees; answers are kept when the teacher is sure
+of them, when they are stable and when no better answer covers the same region, as SAM's automatic
+mask generator does (Kirillov et al. 2023, arXiv:2304.02643). They are written in the SA-1B layout,
+one file an image, so a run that is interrupted continues with the next image.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.data.records import ByteRange, ImageRecord
+from edgeseg.errors import DataError, ImageError
+from edgeseg.files import write_atomically
+from edgeseg.metrics import mask_iou
+from edgeseg.postprocess import encode_rle, stability_score, upsample_masks
+from edgeseg.prompts import Prompt
+from edgeseg.runtime.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """Which of the teacher's answers are kept.
+
+    Attributes:
+        points_per_side: Points along each side of the grid.
+        min_score: Smallest IoU the teacher predicts for its answer.
+        min_stability: Smallest stability score.
+        max_overlap: Largest IoU with a better answer.
+        min_area_share: Smallest area, as a share of the image.
+        max_masks: Most masks of an image, best first.
+    """
+
+    points_per_side: int = 16
+    min_score: float = 0.7
+    min_stability: float = 0.8
+    max_overlap: float = 0.7
+    min_area_share: float = 0.0005
+    max_masks: int = 64
+
+
+def label_image(
+    segmenter: Segmenter, image: NDArray[np.uint8], settings: LabelSettings
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Find what the teacher sees in an image.
+
+    Args:
+        segmenter: The teacher.
+        image: (H, W, 3) uint8 RGB.
+        settings: What to keep.
+
+    Returns:
+        (K, H, W) bool masks and their (K,) float32 predicted scores, best first; K may be 0.
+    """
+    height, width = image.shape[:2]
+    encoded = segmenter.encode(image)
+    side = settings.points_per_side
+    steps = (np.arange(side) + 0.5) / side
+    grid = [(x * width, y * height) for y in steps for x in steps]
+    logits_parts, score_parts = [], []
+    for start in range(0, len(grid), segmenter.max_prompts_a_call):
+        points = grid[start : start + segmenter.max_prompts_a_call]
+        logits, scores = segmenter.predict_logits(encoded, [Prompt([p]) for p in points])
+        logits, scores = logits[:, 1:].reshape(-1, *logits.shape[2:]), scores[:, 1:].reshape(-1)
+        share = (logits > 0).mean(axis=(1, 2))
+        keep = (scores >= settings.min_score) & (share >= settings.min_area_share)
+        keep[keep] &= stability_score(logits[keep]) >= settings.min_stability
+        logits_parts.append(logits[keep])
+        score_parts.append(scores[keep])
+    logits, scores = np.concatenate(logits_parts), np.concatenate(score_parts)
+    chosen = _without_overlaps(logits > 0, scores, settings.max_overlap)[: settings.max_masks]
+    return upsample_masks(logits[chosen], encoded.frame), scores[chosen]
+
+
+def _without_overlaps(
+    masks: NDArray[np.bool_], scores: NDArray[np.float32], max_overlap: float
+) -> list[int]:
+    """Return indices of masks, best first, none of which overlaps a better one too much."""
+    kept: list[int] = []
+    for index in np.argsort(-scores, kind="stable").tolist():
+        if all(mask_iou(masks[index], masks[other]) <= max_overlap for other in kept):
+            kept.append(index)
+    return kept
+
+
+def label_records(
+    records: Sequence[ImageRecord],
+    segmenter: Segmenter,
+    folder: Path,
+    settings: LabelSettings,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[ImageRecord]:
+    """Give records without annotations the teacher's masks, in place.
+
+    Args:
+        records: Those with annotations are passed through as they are.
+        segmenter: The teacher.
+        folder: Where the masks of each image are written; finished ones are reused.
+        settings: What to keep.
+        on_progress: Called with the numbers of images done and to do.
+
+    Returns:
+        The records in the same order. An image that cannot be read keeps its lack of annotations,
+        and the loader reports it.
+    """
+    bare = [record for record in records if record.annotations is None]
+    labelled: dict[str, ImageRecord] = {}
+    for done, record in enumerate(bare):
+        path = folder / f"{sha256(record.name.encode()).hexdigest()[:24]}.json"
+        if not path.exists():
+            try:
+                _write_labels(record, segmenter, path, settings)
+            except (DataError, ImageError):
+                continue
+        labelled[record.name] = replace(record, annotations=ByteRange(path))
+        on_progress(done + 1, len(bare))
+    return [labelled.get(record.name, record) for record in records]
+
+
+def _write_labels(
+    record: ImageRecord, segmenter: Segmenter, path: Path, settings: LabelSettings
+) -> None:
+    image = record.read_image()
+    masks, scores = label_image(segmenter, image, settings)
+    layout = {
+        "image": {"image_id": record.name, "height": image.shape[0], "width": image.shape[1]},
+        "annotations": [
+            {
+                "id": number,
+                "segmentation": encode_rle(mask),
+                "area": int(mask.sum()),
+                "predicted_iou": float(score),
+            }
+            for number, (mask, score) in enumerate(zip(masks, scores, strict=True))
+        ],
+    }
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(layout), "utf-8"))

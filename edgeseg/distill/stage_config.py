@@ -1,0 +1,173 @@
+"""The settings of the two stages: how long, how fast, against what.
+
+The defaults are the published recipe (Zhou et al. 2023, EdgeSAM, arXiv:2312.06660).
+"""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Table(BaseModel):
+    """A table of the file: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScheduleConfig(Table):
+    """What both stages share: how long, how fast.
+
+    Attributes:
+        steps: Optimiser steps; give either this or `epochs`.
+        epochs: Passes over the training images.
+        batch_size: Images a step, over all processes together.
+        learning_rate: After warm-up.
+        final_learning_rate: At the end of the cosine.
+        backbone_learning_rate_factor: The image encoder's backbone learns this many times as fast.
+        warmup_steps: Steps of linear warm-up from zero.
+        weight_decay: Of AdamW; norms, biases and embeddings have none.
+        max_grad_norm: Gradients are clipped to this norm.
+    """
+
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    final_learning_rate: float = Field(ge=0)
+    backbone_learning_rate_factor: float = Field(default=1.0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
+
+    def num_steps(self, num_records: int) -> int:
+        """Return the number of optimiser steps for so many training images."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * num_records / self.batch_size))
+
+
+class EncoderStageConfig(ScheduleConfig):
+    """Stage 1: the image embedding follows the teacher's. Defaults: the published recipe.
+
+    Attributes:
+        grid: Whose grid the embeddings are compared on where they differ.
+        high_res_weight: Weight of following the teacher's high-resolution features, where both
+            networks have them.
+    """
+
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=1.25e-2, gt=0)
+    final_learning_rate: float = Field(default=6.25e-7, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    grid: Literal["student", "teacher"] = "student"
+    high_res_weight: float = Field(default=1.0, ge=0)
+
+
+class TargetsConfig(Table):
+    """What masks are compared with.
+
+    Attributes:
+        teacher: Weight of the teacher's masks and scores; zero leaves them out.
+        ground_truth: Weight of the annotated masks; zero leaves them out.
+    """
+
+    teacher: float = Field(default=1.0, ge=0)
+    ground_truth: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.teacher and not self.ground_truth:
+            raise ValueError("give teacher or ground_truth a weight above zero")
+        return self
+
+
+class UncertainPointsConfig(Table):
+    """Compute mask losses on some points instead of on all pixels.
+
+    Attributes:
+        num_points: Points a mask.
+        uncertain_share: Share of them where the student hesitates; the rest is uniform.
+    """
+
+    num_points: int = Field(default=4096, ge=16)
+    uncertain_share: float = Field(default=0.75, ge=0, le=1)
+
+
+class TrainedPartsConfig(Table):
+    """Which parts learn. The published study: a frozen prompt encoder is best.
+
+    Attributes:
+        image_encoder: Train the image encoder.
+        prompt_encoder: Train the prompt encoder.
+        mask_decoder: Train the mask decoder.
+    """
+
+    image_encoder: bool = True
+    prompt_encoder: bool = False
+    mask_decoder: bool = True
+
+
+class LoraConfig(Table):
+    """Low-rank updates (Hu et al. 2021, arXiv:2106.09685) of the parts that are otherwise frozen.
+
+    Attributes:
+        parts: Whose linear layers are updated.
+        rank: Rank of each update.
+        alpha: Updates are scaled by alpha / rank.
+    """
+
+    parts: tuple[Literal["prompt_encoder", "mask_decoder"], ...] = ("mask_decoder",)
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=8.0, gt=0)
+
+
+class PromptStageConfig(ScheduleConfig):
+    """Stage 2: prompts in the loop. Defaults: the published recipe.
+
+    Attributes:
+        max_instances: Most objects an image.
+        box_share: Share of objects that start from their box instead of from a point.
+        box_jitter: Largest shift of a box edge as a share of its side.
+        refinement_rounds: Times a click is added and everything decoded again.
+        mask_prompt_share: Share of the refinements that also get the last mask as a prompt.
+        bce_weight: Of binary cross-entropy.
+        dice_weight: Of Dice loss.
+        score_weight: Of the predicted scores' squared error.
+        balance: Give the mask's own pixels half of the cross-entropy's weight.
+        targets: Teacher's masks, ground truth or both.
+        train: Which parts learn.
+        lora: Low-rank updates instead of full ones, or None.
+        uncertain_points: Losses on points instead of all pixels, or None.
+    """
+
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    final_learning_rate: float = Field(default=1e-5, ge=0)
+    max_grad_norm: float = Field(default=0.01, gt=0)
+    max_instances: int = Field(default=16, ge=1)
+    box_share: float = Field(default=0.5, ge=0, le=1)
+    box_jitter: float = Field(default=0.1, ge=0, lt=0.5)
+    refinement_rounds: int = Field(default=1, ge=0, le=8)
+    mask_prompt_share: float = Field(default=0.0, ge=0, le=1)
+    bce_weight: float = Field(default=5.0, ge=0)
+    dice_weight: float = Field(default=5.0, ge=0)
+    score_weight: float = Field(default=1.0, ge=0)
+    balance: bool = False
+    targets: TargetsConfig = TargetsConfig()
+    train: TrainedPartsConfig = TrainedPartsConfig()
+    lora: LoraConfig | None = None
+    uncertain_points: UncertainPointsConfig | None = None
+
+    @model_validator(mode="after")
+    def _lora_on_frozen_parts(self) -> Self:
+        for part in self.lora.parts if self.lora else ():
+            if getattr(self.train, part):
+                raise ValueError(f"lora updates {part}, so set train.{part} = false")
+        return self

@@ -1,0 +1,1 @@
+"""Image encoders: (B, 3, S, S) images to features at stride 16."""

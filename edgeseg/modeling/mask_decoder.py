@@ -1,0 +1,173 @@
+"""Tokens and image embedding to four masks with their scores.
+
+Source: Kirillov et al. 2023, Segment Anything, arXiv:2304.02643, with SAM's parameter names. The
+transposed convolutions (kernel 2, stride 2) are matrix products, one per 2 x 2 output block, so the
+upscaling runs channels-last and puts pixels into their final order only once, after the last
+product, when 4 channels are left instead of 32. High-resolution skips add encoder features at
+stride 8 and 4 inside the upscaling, as HQ-SAM (Ke et al. 2023, arXiv:2306.01567) and SAM 2 do; they
+start at zero, so SAM's weights answer as before.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgeseg.modeling.layers import MLP, LayerNorm2d
+from edgeseg.modeling.prompt_batch import PromptGroups
+from edgeseg.modeling.prompt_encoder import PromptTokens
+from edgeseg.modeling.transformer import ImageTokens, TwoWayTransformer
+
+NUM_MASK_TOKENS = 4
+"""One token for the single answer and three for an ambiguous prompt."""
+
+
+class MaskDecoder(nn.Module):
+    """Decode prompts to mask logits and IoU scores.
+
+    Args:
+        embed_dim: Width D of the image embedding and of the tokens.
+        mlp_dim: Hidden width of the transformer's MLPs.
+        depth: Number of two-way blocks.
+        num_heads: Heads of every attention.
+        high_res_channels: Channels of the encoder's features at stride 8 and stride 4 for the
+            high-resolution skips, or None to leave the skips out.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        mlp_dim: int = 2048,
+        depth: int = 2,
+        num_heads: int = 8,
+        high_res_channels: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        width8, width4 = embed_dim // 4, embed_dim // 8
+        self.transformer = TwoWayTransformer(depth, embed_dim, num_heads, mlp_dim)
+        self.iou_token = nn.Embedding(1, embed_dim)
+        self.mask_tokens = nn.Embedding(NUM_MASK_TOKENS, embed_dim)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(embed_dim, width8, 2, stride=2),
+            LayerNorm2d(width8),
+            nn.GELU(),
+            nn.ConvTranspose2d(width8, width4, 2, stride=2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            MLP(embed_dim, embed_dim, width4, 3) for _ in range(NUM_MASK_TOKENS)
+        )
+        self.iou_prediction_head = MLP(embed_dim, 256, NUM_MASK_TOKENS, 3)
+        self.high_res_s8: nn.Conv2d | None = None
+        self.high_res_s4: nn.Conv2d | None = None
+        if high_res_channels is not None:
+            self.high_res_s8 = _zero_conv(high_res_channels[0], width8)
+            self.high_res_s4 = _zero_conv(high_res_channels[1], width4)
+
+    def project_high_res(self, stride8: Tensor, stride4: Tensor) -> tuple[Tensor, Tensor]:
+        """Map encoder features to what the skips add, once an image.
+
+        Args:
+            stride8: (B, C8, 2H, 2W) float, for an H x W embedding grid.
+            stride4: (B, C4, 4H, 4W) float.
+
+        Returns:
+            (B, D/4, 2H, 2W) and (B, D/8, 4H, 4W).
+        """
+        assert self.high_res_s8 is not None
+        assert self.high_res_s4 is not None
+        return self.high_res_s8(stride8), self.high_res_s4(stride4)
+
+    def forward(
+        self,
+        embedding: Tensor,
+        position: Tensor,
+        no_mask: Tensor,
+        prompts: PromptTokens,
+        groups: PromptGroups,
+        high_res: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode every prompt of every image.
+
+        Args:
+            embedding: (B, D, H, W) image embeddings.
+            position: (1, HW, D) positional encoding of the grid.
+            no_mask: (1, D) embedding that stands for "no mask prompt".
+            prompts: Encoded prompts, T in all.
+            groups: Which image each prompt belongs to.
+            high_res: What `project_high_res` gave for the images, or None.
+
+        Returns:
+            (T, 4, 4H, 4W) mask logits and (T, 4) IoU scores, token 0 first.
+        """
+        grid_hw = embedding.shape[-2], embedding.shape[-1]
+        cells = embedding.flatten(2).transpose(1, 2) + no_mask  # (B, HW, D)
+        image = ImageTokens(cells, position, groups, prompts.dense, shared=True)
+
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        own = own.expand(groups.total, -1, -1)  # (T, 5, D)
+        tokens = torch.cat([own, prompts.sparse], dim=1)
+        absent = None
+        if prompts.absent is not None:
+            absent = F.pad(prompts.absent, (own.shape[1], 0))
+        tokens, cells = self.transformer(tokens, image, absent)
+
+        answers = tokens[:, 1 : 1 + NUM_MASK_TOKENS].unbind(1)
+        kernels = [
+            mlp(answer) for mlp, answer in zip(self.output_hypernetworks_mlps, answers, strict=True)
+        ]
+        logits = self._masks(cells, torch.stack(kernels, dim=1), grid_hw, groups, high_res)
+        return logits, self.iou_prediction_head(tokens[:, 0])
+
+    def _masks(
+        self,
+        cells: Tensor,
+        kernels: Tensor,
+        grid_hw: tuple[int, int],
+        groups: PromptGroups,
+        high_res: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        """Upscale (T, HW, D) cells four times and apply (T, 4, D/8) kernels: (T, 4, 4H, 4W)."""
+        first, norm, _, second, _ = self.output_upscaling
+        x = _quarter(cells, first)  # (T, HW * 4, D/4)
+        x = F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        if high_res is not None:
+            x = groups.add(x, _cell_order(high_res[0], grid_hw))
+        x = _quarter(F.gelu(x), second)  # (T, HW * 16, D/8)
+        if high_res is not None:
+            x = groups.add(x, _cell_order(high_res[1], grid_hw))
+        masks = kernels @ F.gelu(x).transpose(1, 2)  # (T, 4, HW * 16)
+        return _pixel_order(masks, grid_hw)
+
+
+def _zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, 1)
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv
+
+
+def _quarter(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
+    """Apply a 2 x 2 stride 2 transposed convolution to (T, n, C) cells: (T, n * 4, C')."""
+    weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2 * 2 * C', C)
+    bias = conv.bias.repeat(4)  # type: ignore[union-attr]
+    return F.linear(x, weight, bias).unflatten(2, (4, -1)).flatten(1, 2)
+
+
+def _cell_order(feature: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """Rearrange (B, C, fH, fW) to (B, H * W * f * f, C), the order `_quarter` produces."""
+    rows, cols = grid_hw
+    steps = feature.shape[-2] // rows
+    x = feature.permute(0, 2, 3, 1)  # (B, fH, fW, C)
+    if steps == 2:
+        x = x.unflatten(1, (rows, 2)).unflatten(3, (cols, 2))  # (B, H, 2, W, 2, C)
+        return x.permute(0, 1, 3, 2, 4, 5).flatten(1, 4)
+    x = x.unflatten(1, (rows, 2, 2)).unflatten(4, (cols, 2, 2))  # (B, H, 2, 2, W, 2, 2, C)
+    return x.permute(0, 1, 4, 2, 5, 3, 6, 7).flatten(1, 6)
+
+
+def _pixel_order(masks: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """Rearrange (T, M, H * W * 16) from the order of `_quarter` to (T, M, 4H, 4W)."""
+    rows, cols = grid_hw
+    x = masks.unflatten(2, (rows, cols, 2, 2, 2, 2))  # y, x, then y and x of both steps
+    x = x.permute(0, 1, 2, 4, 6, 3, 5, 7)  # (T, M, H, 2, 2, W, 2, 2)
+    return x.flatten(5, 7).flatten(2, 4)

@@ -1,0 +1,176 @@
+"""The whole network: image encoder, prompt encoder, mask decoder."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from edgeseg.errors import ImageError
+from edgeseg.modeling.mask_decoder import MaskDecoder
+from edgeseg.modeling.prompt_batch import PromptBatch
+from edgeseg.modeling.prompt_encoder import PromptEncoder
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What the image encoder says about a batch of images, before any prompt.
+
+    Attributes:
+        embedding: (B, D, H, W) float, image embeddings at stride 16.
+        high_res: (B, D/4, 2H, 2W) and (B, D/8, 4H, 4W) float for the decoder's high-resolution
+            skips, or None for a model without them.
+    """
+
+    embedding: Tensor
+    high_res: tuple[Tensor, Tensor] | None = None
+
+    def detach(self) -> "ImageFeatures":
+        """Return the same values without their history."""
+        high_res = None
+        if self.high_res is not None:
+            high_res = self.high_res[0].detach(), self.high_res[1].detach()
+        return ImageFeatures(self.embedding.detach(), high_res)
+
+
+@dataclass(frozen=True)
+class DecoderOutput:
+    """Masks of a batch of prompts.
+
+    Attributes:
+        low_res_logits: (T, 4, 4H, 4W) float, mask logits in the frame of the model input at a
+            quarter of its side; above zero is object. Token 0 is the single answer, 1 to 3 are the
+            answers to an ambiguous prompt.
+        iou_scores: (T, 4) float, the IoU each mask is expected to have.
+    """
+
+    low_res_logits: Tensor
+    iou_scores: Tensor
+
+
+@dataclass(frozen=True)
+class PyramidFeatures:
+    """What an image encoder returns.
+
+    Attributes:
+        embedding: (B, D, S/16, S/16) float.
+        stride8: (B, C8, S/8, S/8) float, or None from encoders without a pyramid.
+        stride4: (B, C4, S/4, S/4) float, or None.
+    """
+
+    embedding: Tensor
+    stride8: Tensor | None = None
+    stride4: Tensor | None = None
+
+
+class ImageEncoder(Protocol):
+    """Anything that maps (B, 3, S, S) normalised images to features at stride 16."""
+
+    def __call__(self, images: Tensor) -> PyramidFeatures:
+        """Encode a batch of images."""
+
+
+class PromptableNet(nn.Module):
+    """A segmenter that is told by prompts what to segment.
+
+    Args:
+        image_encoder: Network with the signature of `ImageEncoder`.
+        prompt_encoder: Encoder of points, boxes and masks.
+        mask_decoder: Decoder of the same width.
+        image_size: Side S of the square input in pixels, a multiple of 64. Convolutional encoders
+            take any such size; this is the one the weights were trained for.
+        name: Registry name of the model.
+    """
+
+    def __init__(
+        self,
+        image_encoder: nn.Module,
+        prompt_encoder: PromptEncoder,
+        mask_decoder: MaskDecoder,
+        image_size: int,
+        name: str,
+    ) -> None:
+        super().__init__()
+        check_image_size(image_size)
+        self.image_encoder = image_encoder
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+        self.image_size = image_size
+        self.name = name
+
+    def encode(self, images: Tensor) -> ImageFeatures:
+        """Encode (B, 3, S, S) float32 normalised, padded images, once an image.
+
+        Raises:
+            ImageError: The images are not square or their side is not a multiple of 64.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+            raise ImageError(f"images must be (B, 3, S, S), got {tuple(images.shape)}")
+        check_image_size(images.shape[2])
+        pyramid: PyramidFeatures = self.image_encoder(images)
+        if self.mask_decoder.high_res_s8 is None:
+            return ImageFeatures(pyramid.embedding)
+        assert pyramid.stride8 is not None
+        assert pyramid.stride4 is not None
+        high_res = self.mask_decoder.project_high_res(pyramid.stride8, pyramid.stride4)
+        return ImageFeatures(pyramid.embedding, high_res)
+
+    def decode(
+        self, features: ImageFeatures, prompts: PromptBatch, add_padding_point: bool = True
+    ) -> DecoderOutput:
+        """Decode all prompts of all images in one call.
+
+        Args:
+            features: Of B images.
+            prompts: T prompts in model pixels; `prompts.counts` says how many each image has.
+            add_padding_point: See `PromptEncoder.forward`.
+
+        Returns:
+            Four masks and scores a prompt.
+        """
+        rows, cols = features.embedding.shape[-2:]
+        tokens = self.prompt_encoder(prompts, 16 * rows, (rows, cols), add_padding_point)
+        logits, scores = self.mask_decoder(
+            features.embedding,
+            self.prompt_encoder.pe_layer.grid((rows, cols)),
+            self.prompt_encoder.no_mask_embed.weight,
+            tokens,
+            prompts.groups,
+            features.high_res,
+        )
+        return DecoderOutput(logits, scores)
+
+    def forward(self, images: Tensor, prompts: PromptBatch) -> DecoderOutput:
+        """Encode and decode."""
+        return self.decode(self.encode(images), prompts)
+
+    @property
+    def embed_dim(self) -> int:
+        """Width D of the image embedding."""
+        return self.mask_decoder.mask_tokens.embedding_dim
+
+    def num_parameters(self) -> int:
+        """Count the stored numbers, norm statistics left out, as model cards of the family do."""
+        statistics = ("running_mean", "running_var", "num_batches_tracked")
+        state = self.state_dict().items()
+        return sum(tensor.numel() for name, tensor in state if not name.endswith(statistics))
+
+
+def check_image_size(image_size: int) -> None:
+    """Raise unless the side of the model input is a positive multiple of 64.
+
+    Raises:
+        ImageError: With the size that was got and the nearest that works.
+    """
+    if image_size < 64 or image_size % 64:
+        nearest = max(64, round(image_size / 64) * 64)
+        raise ImageError(
+            f"the model input must have a side that is a multiple of 64, got {image_size}; "
+            f"use {nearest}"
+        )
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Put a module into eval mode without gradients, for good, and return it."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module.eval()

@@ -1,0 +1,123 @@
+"""Models by name. The same string is the key here, the folder in `models/` and the builder.
+
+Every builder takes the input size and whether to start from ImageNet weights, and returns a
+`PromptableNet` whose other weights are random.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from edgeseg.errors import ConfigError, WeightsError
+from edgeseg.modeling.encoders.pyramid import PyramidEncoder
+from edgeseg.modeling.encoders.repvit import RepViTEncoder
+from edgeseg.modeling.encoders.vit import SamViT
+from edgeseg.modeling.imagenet import load_imagenet
+from edgeseg.modeling.mask_decoder import MaskDecoder
+from edgeseg.modeling.prompt_encoder import PromptEncoder
+from edgeseg.modeling.promptable import PromptableNet, check_image_size
+
+Builder = Callable[[int | None, bool], PromptableNet]
+
+
+def edgesam(image_size: int | None = None, imagenet: bool = False) -> PromptableNet:
+    """Build the published EdgeSAM graph (9,582,368 parameters), 1024 input by default."""
+    _no_imagenet("edgesam", imagenet)
+    return PromptableNet(
+        RepViTEncoder(), PromptEncoder(256), MaskDecoder(256), image_size or 1024, "edgesam"
+    )
+
+
+def _pyramid_model(
+    name: str,
+    backbone: str,
+    default_size: int,
+    embed_dim: int,
+    mlp_dim: int,
+    deepest_stride: int,
+    image_size: int | None = None,
+    imagenet: bool = False,
+) -> PromptableNet:
+    encoder = PyramidEncoder(backbone, embed_dim, deepest_stride)
+    if imagenet:
+        load_imagenet(encoder, backbone)
+    decoder = MaskDecoder(
+        embed_dim,
+        mlp_dim,
+        high_res_channels=(encoder.stride8_channels, encoder.stride4_channels),
+    )
+    prompt_encoder = PromptEncoder(embed_dim, prompt_map_width=16)
+    return PromptableNet(encoder, prompt_encoder, decoder, image_size or default_size, name)
+
+
+edgeseg_m = partial(_pyramid_model, "edgeseg_m", "efficientnet_lite2", 512, 256, 2048, 32)
+"""The teacher-class CNN: EfficientNet-Lite2 pyramid, SAM's decoder, 512 input."""
+edgeseg_s = partial(_pyramid_model, "edgeseg_s", "efficientnet_lite0", 512, 256, 2048, 32)
+"""The student for phones and laptops: EfficientNet-Lite0 pyramid, SAM's decoder, 512 input."""
+edgeseg_xs = partial(_pyramid_model, "edgeseg_xs", "efficientnet_lite0", 384, 128, 512, 16)
+"""For the smallest devices: EfficientNet-Lite0 down to stride 16, a half-width decoder."""
+
+
+def _sam_vit(
+    name: str,
+    width: int,
+    depth: int,
+    num_heads: int,
+    global_blocks: tuple[int, ...],
+    default_size: int = 1024,
+    embed_dim: int = 256,
+    image_size: int | None = None,
+    imagenet: bool = False,
+) -> PromptableNet:
+    _no_imagenet(name, imagenet)
+    size = image_size or default_size
+    check_image_size(size)
+    encoder = SamViT(size, width, depth, num_heads, global_blocks, embed_dim)
+    return PromptableNet(encoder, PromptEncoder(embed_dim), MaskDecoder(embed_dim), size, name)
+
+
+vit_h = partial(_sam_vit, "vit_h", 1280, 32, 16, (7, 15, 23, 31))
+"""SAM ViT-H, a teacher."""
+vit_l = partial(_sam_vit, "vit_l", 1024, 24, 16, (5, 11, 17, 23))
+"""SAM ViT-L, a teacher."""
+vit_b = partial(_sam_vit, "vit_b", 768, 12, 12, (2, 5, 8, 11))
+"""SAM ViT-B, a teacher."""
+vit_tiny = partial(_sam_vit, "vit_tiny", 64, 2, 2, (1,), 128, 32)
+"""A ViT small enough for tests: 128 input, embedding 32 wide."""
+edgeseg_tiny = partial(_pyramid_model, "edgeseg_tiny", "efficientnet_lite0", 64, 32, 64, 16)
+"""A student small enough for tests: 64 input, embedding 32 wide."""
+
+MODELS: dict[str, Builder] = {
+    "edgesam": edgesam,
+    "edgeseg_m": edgeseg_m,
+    "edgeseg_s": edgeseg_s,
+    "edgeseg_xs": edgeseg_xs,
+    "edgeseg_tiny": edgeseg_tiny,
+    "vit_b": vit_b,
+    "vit_h": vit_h,
+    "vit_l": vit_l,
+    "vit_tiny": vit_tiny,
+}
+
+
+def build_model(
+    name: str, image_size: int | None = None, imagenet: bool = False
+) -> PromptableNet:
+    """Build a model by name with random weights.
+
+    Args:
+        name: A key of `MODELS`.
+        image_size: Side of the square input in pixels, a multiple of 64; default: the model's own.
+        imagenet: Start the backbone from ImageNet weights, for models that have them.
+
+    Raises:
+        ConfigError: The name is unknown.
+        WeightsError: There are no ImageNet weights for this model.
+    """
+    if name not in MODELS:
+        raise ConfigError(f"unknown model {name!r}; known are {', '.join(sorted(MODELS))}")
+    return MODELS[name](image_size=image_size, imagenet=imagenet)  # type: ignore[call-arg]
+
+
+def _no_imagenet(name: str, imagenet: bool) -> None:
+    if imagenet:
+        raise WeightsError(f"{name} has no ImageNet weights; give a checkpoint or start at random")

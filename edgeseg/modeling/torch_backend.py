@@ -1,0 +1,64 @@
+"""PyTorch behind the interface that the runtime's `Segmenter` asks of a backend."""
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgeseg.modeling.prompt_batch import PromptBatch
+from edgeseg.modeling.promptable import ImageFeatures, PromptableNet
+from edgeseg.modeling.reparam import fuse
+
+
+class TorchBackend:
+    """Run a network on arrays.
+
+    Args:
+        net: Any promptable network; it is put into eval mode.
+        device: Where to run it.
+        fused: Fold branches and norms of the image encoder first, into a copy.
+    """
+
+    def __init__(self, net: PromptableNet, device: str = "cpu", fused: bool = False) -> None:
+        encoder = fuse(net.image_encoder) if fused else net.image_encoder
+        self.name = net.name
+        self.image_size = net.image_size
+        self.device = torch.device(device)
+        self._net = PromptableNet(
+            encoder, net.prompt_encoder, net.mask_decoder, net.image_size, net.name
+        )
+        self._net.to(self.device).eval()
+
+    @torch.inference_mode()
+    def encode(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """Encode (1, 3, S, S) float32 pixels; see `edgeseg.runtime.backend.Backend`."""
+        images = torch.from_numpy(pixels).to(self.device)
+        features = self._net.encode(images.contiguous(memory_format=torch.channels_last))
+        tensors = (features.embedding, *(features.high_res or ()))
+        return tuple(tensor.float().cpu().numpy() for tensor in tensors)
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        features: tuple[NDArray[Any], ...],
+        points_xy: NDArray[Any],
+        point_labels: NDArray[Any],
+        mask_logits: NDArray[Any] | None,
+        has_mask: NDArray[Any] | None,
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Decode N prompts of one image; see `edgeseg.runtime.backend.Backend`."""
+        embedding, *high_res = (self._tensor(feature) for feature in features)
+        skips = (high_res[0], high_res[1]) if high_res else None
+        prompts = PromptBatch(
+            self._tensor(points_xy),
+            self._tensor(point_labels),
+            (len(points_xy),),
+            None if mask_logits is None else self._tensor(mask_logits),
+            None if has_mask is None else self._tensor(has_mask),
+        )
+        output = self._net.decode(ImageFeatures(embedding, skips), prompts)
+        return output.low_res_logits.float().cpu().numpy(), output.iou_scores.float().cpu().numpy()
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)

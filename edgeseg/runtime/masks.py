@@ -1,0 +1,100 @@
+"""The answer to prompts: masks at image size, and the forms people take them away in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.errors import ImageError
+from edgeseg.postprocess import encode_rle
+from edgeseg.preprocess import check_image
+from edgeseg.prompts import Prompt
+from edgeseg.runtime.drawing import draw_masks, draw_prompts
+from edgeseg.runtime.outlines import trace_polygons
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """M masks on one image.
+
+    Attributes:
+        masks: (M, H, W) bool, true on the object, at the size of the original image.
+        low_res_logits: (M, S/4, S/4) float32 in the model frame; a row can be the `mask_logits` of
+            a next prompt.
+        scores: (M,) float32, the model's own estimate of each mask's IoU.
+        boxes_xyxy: (M, 4) float32, outer pixel edges of each mask, x0 y0 x1 y1 in image pixels;
+            zeros for an empty mask.
+        prompt_indices: (M,) int64, which prompt each mask answers.
+    """
+
+    masks: NDArray[np.bool_]
+    low_res_logits: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    boxes_xyxy: NDArray[np.float32]
+    prompt_indices: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels."""
+        return self.masks.shape[1], self.masks.shape[2]
+
+    @property
+    def areas_px(self) -> NDArray[np.int64]:
+        """(M,) int64, number of pixels on each object."""
+        return np.count_nonzero(self.masks, axis=(1, 2)).astype(np.int64)
+
+    def to_rle(self) -> list[dict[str, Any]]:
+        """Return each mask as COCO run lengths, {"size": [height, width], "counts": str}."""
+        return [encode_rle(mask) for mask in self.masks]
+
+    def to_polygons(self, tolerance_px: float = 0.0) -> list[list[NDArray[np.float32]]]:
+        """Return the outlines of each mask, parts and holes.
+
+        Outlines run along pixel edges, so a polygon has exactly the area of its part. Seen with y
+        pointing down, parts run clockwise and holes counter-clockwise.
+
+        Args:
+            tolerance_px: How far a simplified outline may leave the exact one, in pixels; 0 keeps
+                every corner.
+
+        Returns:
+            For each mask a list of (K, 2) float32 polygons, x then y, in image pixels.
+
+        Raises:
+            ConfigError: The tolerance is negative.
+        """
+        return [trace_polygons(mask, tolerance_px) for mask in self.masks]
+
+    def overlay(
+        self,
+        image: NDArray[np.uint8],
+        alpha: float = 0.45,
+        prompts: Prompt | Sequence[Prompt] = (),
+    ) -> NDArray[np.uint8]:
+        """Draw the masks, and the prompts if given, over their image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, the image that was encoded; it is not changed.
+            alpha: How much of the colour covers the image inside a mask, 0..1.
+            prompts: Drawn on top: green points on the object, red ones outside it, white boxes.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            ImageError: The image has another size than the masks.
+            ConfigError: `alpha` is not in 0..1.
+        """
+        check_image(image)
+        if image.shape[:2] != self.image_hw:
+            raise ImageError(
+                f"the masks belong to an image of {self.image_hw} (height, width), got "
+                f"{image.shape[:2]}; draw on the image that was encoded"
+            )
+        drawn = draw_masks(image, self.masks, alpha)
+        return draw_prompts(drawn, [prompts] if isinstance(prompts, Prompt) else prompts)

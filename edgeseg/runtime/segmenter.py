@@ -1,0 +1,180 @@
+"""Image and prompts to masks, with any backend."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.errors import ConfigError, ImageError, PromptError, WeightsError
+from edgeseg.geometry import ModelFrame
+from edgeseg.postprocess import boxes_of_masks, choose_mask, upsample_masks
+from edgeseg.preprocess import preprocess
+from edgeseg.prompt_packing import PackedPrompts, pack_prompts
+from edgeseg.prompts import Prompt
+from edgeseg.runtime.backend import Backend
+from edgeseg.runtime.masks import Masks
+
+_MULTIMASK_TOKENS = (1, 2, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """An image as the network sees it: the slow part, done once per image.
+
+    Attributes:
+        features: Arrays of the backend that made them; their shapes are its own business.
+        frame: The place of the image in the model input.
+        model: Name of the backend that made the features.
+    """
+
+    features: tuple[NDArray[Any], ...]
+    frame: ModelFrame
+    model: str
+
+
+class Segmenter:
+    """Answers prompts on images.
+
+    It keeps no state between calls, so threads may share it as far as they may share its backend.
+
+    Args:
+        backend: The network.
+        max_prompts_a_call: Prompts decoded in one call of the backend; bounds its memory.
+
+    Raises:
+        ConfigError: `max_prompts_a_call` is below 1.
+    """
+
+    def __init__(self, backend: Backend, max_prompts_a_call: int = 64) -> None:
+        if max_prompts_a_call < 1:
+            raise ConfigError(
+                f"max_prompts_a_call must be 1 or more, got {max_prompts_a_call}; 64 suits most"
+            )
+        self.backend = backend
+        self.max_prompts_a_call = max_prompts_a_call
+
+    def encode(self, image: NDArray[np.uint8]) -> EncodedImage:
+        """Run the image encoder.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+
+        Returns:
+            A value to pass to `segment` and `predict_logits`, as often as wanted.
+
+        Raises:
+            ImageError: The image is not (H, W, 3) uint8.
+        """
+        size = self.backend.image_size
+        pixels = preprocess(image, size)
+        frame = ModelFrame((image.shape[0], image.shape[1]), size)
+        return EncodedImage(self.backend.encode(pixels), frame, self.backend.name)
+
+    def predict_logits(
+        self, encoded: EncodedImage, prompts: Sequence[Prompt]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return all four answers to each of N prompts, before a choice is made.
+
+        Args:
+            encoded: What `encode` returned.
+            prompts: N prompts in pixels of the original image; they may differ in kind.
+
+        Returns:
+            Low-res logits, (N, 4, S/4, S/4) float32 in the model frame, and predicted IoU, (N, 4)
+            float32.
+
+        Raises:
+            PromptError: A prompt does not fit the image or the model.
+            ImageError: The image was encoded by another model.
+        """
+        logits, scores, _ = self._decode(encoded, prompts)
+        return logits, scores
+
+    def segment(
+        self, encoded: EncodedImage, prompts: Prompt | Sequence[Prompt], multimask: bool = False
+    ) -> Masks:
+        """Return the mask of each prompt at the size of the image.
+
+        Args:
+            encoded: What `encode` returned.
+            prompts: One prompt or N of them, in pixels of the original image.
+            multimask: Return the three answers of tokens 1 to 3 for every prompt (whole, part and
+                sub-part, in no fixed order) instead of the one `choose_mask` picks.
+
+        Raises:
+            PromptError: A prompt does not fit the image or the model.
+            ImageError: The image was encoded by another model.
+        """
+        prompts = [prompts] if isinstance(prompts, Prompt) else list(prompts)
+        logits, scores, is_single = self._decode(encoded, prompts)
+        rows = np.arange(len(prompts))
+        if multimask:
+            rows = np.repeat(rows, len(_MULTIMASK_TOKENS))
+            tokens = np.tile(_MULTIMASK_TOKENS, len(prompts)).astype(np.int64)
+        else:
+            tokens = is_single
+        chosen = logits[rows, tokens]  # (M, S/4, S/4)
+        masks = upsample_masks(chosen, encoded.frame)
+        return Masks(
+            masks=masks,
+            low_res_logits=chosen,
+            scores=scores[rows, tokens],
+            boxes_xyxy=boxes_of_masks(masks),
+            prompt_indices=rows.astype(np.int64),
+        )
+
+    def _decode(
+        self, encoded: EncodedImage, prompts: Sequence[Prompt]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+        """Return logits, scores and the chosen token of each prompt, a few prompts at a time."""
+        self._check_encoded(encoded)
+        side = self.backend.image_size // 4
+        logits = np.zeros((len(prompts), 4, side, side), np.float32)
+        scores = np.zeros((len(prompts), 4), np.float32)
+        tokens = np.zeros(len(prompts), np.int64)
+        for start in range(0, len(prompts), self.max_prompts_a_call):
+            part = slice(start, start + self.max_prompts_a_call)
+            packed = pack_prompts(_check_prompts(prompts[part]), encoded.frame)
+            logits[part], scores[part] = self._answer(encoded, packed, side)
+            tokens[part] = choose_mask(scores[part], packed.point_labels, packed.has_mask)
+        return logits, scores, tokens
+
+    def _answer(
+        self, encoded: EncodedImage, packed: PackedPrompts, side: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        logits, scores = self.backend.decode(
+            encoded.features,
+            packed.points_xy,
+            packed.point_labels,
+            packed.mask_logits,
+            packed.has_mask,
+        )
+        expected = (len(packed), 4, side, side), (len(packed), 4)
+        if (logits.shape, scores.shape) != expected:  # would broadcast to wrong masks silently
+            raise WeightsError(
+                f"the model {self.backend.name} must answer {len(packed)} prompts with arrays "
+                f"{expected}, got {(logits.shape, scores.shape)}; load a promptable model with "
+                f"{self.backend.image_size} pixel input"
+            )
+        return logits, scores
+
+    def _check_encoded(self, encoded: EncodedImage) -> None:
+        theirs = encoded.model, encoded.frame.image_size
+        ours = self.backend.name, self.backend.image_size
+        if theirs != ours:
+            raise ImageError(
+                f"the image was encoded by {theirs[0]} with {theirs[1]} pixel input, this is "
+                f"{ours[0]} with {ours[1]}; encode the image with this segmenter"
+            )
+
+
+def _check_prompts(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+    for prompt in prompts:
+        if not isinstance(prompt, Prompt):
+            raise PromptError(
+                f"prompts must be Prompt objects, got {type(prompt).__name__}; "
+                "write Prompt(points_xy=[(x, y)]) or Prompt(box_xyxy=[x0, y0, x1, y1])"
+            )
+    return prompts
