@@ -13,7 +13,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Args:
         path: Where the finished file belongs; its folder is created.
-        write: Receives the temporary path and writes the whole file there.
+        write: Receives the temporary path, with the suffix of `path`, and writes the whole file
+            there. If it raises, `path` is left as it was and nothing remains beside it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -21,7 +22,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # writable, or Windows refuses to flush it
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)

@@ -1,7 +1,9 @@
 """How an image sits in the square input of a model, and the way back.
 
 The longest side is scaled to the side S of the input, the image lies in the top left corner and
-the rest is padding, as in SAM (Kirillov et al. 2023, arXiv:2304.02643).
+the rest is padding, as in SAM (Kirillov et al. 2023, arXiv:2304.02643). Both sides are rounded to
+whole pixels, so x and y have scales of their own. Coordinates are continuous in both frames: pixel
+column c reaches from c to c + 1 and its centre is c + 0.5.
 """
 
 from dataclasses import dataclass
@@ -15,12 +17,18 @@ from edgeseg.errors import ImageError
 def content_size_hw(image_hw: tuple[int, int], image_size: int) -> tuple[int, int]:
     """Return the height and width an image has inside a square of `image_size` pixels.
 
+    Raises:
+        ImageError: The image has no pixels.
+
     >>> content_size_hw((480, 640), 512)
     (384, 512)
     """
     height, width = image_hw
     if height < 1 or width < 1:
-        raise ImageError(f"an image needs at least one pixel, got {height} x {width}")
+        raise ImageError(
+            f"an image needs at least one pixel, got {height} x {width} (height x width); "
+            "give the size of the original image"
+        )
     scale = image_size / max(height, width)
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
@@ -65,5 +73,9 @@ class ModelFrame:
         return np.asarray(points_xy, np.float32) / self.scale_xy
 
     def to_model_box(self, box_xyxy: ArrayLike) -> NDArray[np.float32]:
-        """Map (..., 4) boxes, x0 y0 x1 y1, from image pixels to model pixels."""
+        """Map (..., 4) boxes, x0 y0 x1 y1, from image pixels to model pixels.
+
+        >>> ModelFrame((480, 640), 512).to_model_box([0, 0, 640, 240]).tolist()
+        [0.0, 0.0, 512.0, 192.0]
+        """
         return np.asarray(box_xyxy, np.float32) * np.tile(self.scale_xy, 2)

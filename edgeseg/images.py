@@ -12,7 +12,8 @@ from edgeseg.errors import ImageError
 def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     """Decode an encoded image (JPEG, PNG, WebP, TIFF, BMP, ...).
 
-    EXIF orientation is applied; grey, palette, alpha and 16-bit images become 8-bit RGB.
+    EXIF orientation is applied. Grey and palette images become RGB, 16 bits become the upper 8, and
+    alpha is dropped: a transparent pixel keeps the colour stored for it.
 
     Args:
         data: The bytes of the file.
@@ -24,11 +25,15 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     Raises:
         ImageError: The bytes are not an image that can be decoded.
     """
+    if not data:  # OpenCV raises on it, where other broken files give None
+        raise ImageError(f"cannot decode {name}: the file is empty; copy it again")
     buffer = np.frombuffer(data, np.uint8)
     try:
-        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB) if len(buffer) else None
+        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
-        raise ImageError(f"cannot decode {name}: {error.err}") from error
+        raise ImageError(
+            f"cannot decode {name}: {error.err}; save it as an ordinary JPEG or PNG file"
+        ) from error
     if image is None:
         raise ImageError(
             f"cannot decode {name} ({len(data)} bytes); it must be a complete JPEG, PNG, WebP, "
@@ -46,5 +51,7 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
+        raise ImageError(
+            f"cannot read {path}: {error.strerror or error}; give the path of an image file"
+        ) from error
     return decode_image(data, str(path))

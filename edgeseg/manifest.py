@@ -1,12 +1,14 @@
 """`model.toml`: what a released model is, beside its weights."""
 
 import hashlib
+import json
 import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgeseg.errors import WeightsError
+from edgeseg.files import write_atomically
 
 MANIFEST_NAME = "model.toml"
 RELEASED = Path(__file__).parents[1] / "models"
@@ -31,7 +33,7 @@ class ModelManifest(BaseModel):
 
     model: str
     image_size: int = Field(ge=64, multiple_of=64)
-    weights: str = "student.safetensors"
+    weights: str = Field("student.safetensors", pattern=r"^[^/\\]+$")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     num_parameters: int = Field(gt=0)
     licence: str
@@ -55,13 +57,23 @@ def read_manifest(folder: Path) -> ModelManifest:
     try:
         manifest = ModelManifest.model_validate(tomllib.loads(path.read_text("utf-8")))
     except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"{path} is not a valid model manifest: {reason}") from error
+        raise WeightsError(
+            f"cannot read {path}: {error.strerror or error}; give the folder of a model"
+        ) from error
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise WeightsError(
+            f"{path} is no valid model manifest: {'; '.join(problems)}; correct it or fetch it again"
+        ) from error
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise WeightsError(
+            f"{path} is no valid model manifest: {error}; correct it or fetch it again"
+        ) from error
     weights = folder / manifest.weights
     if not weights.is_file():
-        raise WeightsError(f"{path} names {manifest.weights}, but {weights} does not exist")
+        raise WeightsError(
+            f"{path} names {manifest.weights}, but there is no such file beside it; fetch it again"
+        )
     found = sha256_of(weights)
     if found != manifest.sha256:
         raise WeightsError(
@@ -72,10 +84,11 @@ def read_manifest(folder: Path) -> ModelManifest:
 
 
 def write_manifest(folder: Path, manifest: ModelManifest) -> Path:
-    """Write `model.toml` into a folder and return its path."""
+    """Write `model.toml` into a folder, atomically, and return its path."""
     path = folder / MANIFEST_NAME
     lines = [f"{key} = {_toml(value)}" for key, value in manifest.model_dump().items()]
-    path.write_text("\n".join(lines) + "\n", "utf-8")
+    text = "\n".join(lines) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
     return path
 
 
@@ -83,7 +96,8 @@ def find_weights(name_or_path: str | Path) -> Path:
     """Return the weight file meant by a released model's name, a model folder or a file.
 
     Raises:
-        WeightsError: Nothing of that name exists; the message lists the released models.
+        WeightsError: Nothing of that name exists, and the message lists the released models; or the
+            folder's manifest does not fit its weights, see `read_manifest`.
     """
     path = Path(name_or_path)
     if path.is_file():
@@ -94,12 +108,12 @@ def find_weights(name_or_path: str | Path) -> Path:
     released = sorted(entry.parent.name for entry in RELEASED.glob(f"*/{MANIFEST_NAME}"))
     raise WeightsError(
         f"no model {str(name_or_path)!r}: it is neither a file, nor a folder with a "
-        f"{MANIFEST_NAME}, nor a released model ({', '.join(released) or 'none are installed'})"
+        f"{MANIFEST_NAME}, nor a released model ({', '.join(released) or 'none are installed'}); "
+        "give one of these"
     )
 
 
 def _toml(value: str | int) -> str:
     if isinstance(value, int):
         return str(value)
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML escapes DEL too

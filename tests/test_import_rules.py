@@ -17,8 +17,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "modeling": set(),
     "runtime": set(),
     "evaluation": {"data"},
-    "distill": {"data", "modeling", "evaluation"},
-    "adapt": {"data", "modeling", "distill"},
+    # A student is evaluated, and a teacher labels, through the very Segmenter that users run.
+    "distill": {"data", "modeling", "evaluation", "runtime"},
+    "adapt": {"data", "modeling", "distill", "evaluation", "runtime"},
     "exporter": {"modeling", "runtime"},
     "bench": {"runtime"},
     "demo": set(),

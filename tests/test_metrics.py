@@ -198,6 +198,13 @@ def test_average_recall_counts_an_object_once_and_each_proposal_once():
     assert average_recall([ious], max_proposals=2) == pytest.approx((9 + 1) / 20)
 
 
+def test_average_recall_gives_a_proposal_the_next_object_when_its_best_is_taken():
+    ious = np.array([[0.95, 0.0], [0.9, 0.8]])
+    # Object 0 is found at all 10 thresholds, object 1 by the second proposal from 0.50 to 0.80.
+
+    assert average_recall([ious], max_proposals=2) == pytest.approx((10 + 7) / 20)
+
+
 def test_average_recall_looks_at_the_first_proposals_only():
     ious = np.array([[0.0], [1.0]])
 

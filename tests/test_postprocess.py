@@ -71,6 +71,7 @@ def test_content_that_ends_inside_a_cell_along_x_does_not_shift_the_mask():
         ((11, 32), (3, 8)),  # 2.75 cells: the centre of the third, at 2.5, is inside
         ((10, 32), (2, 8)),  # 2.5 cells: the centre of the third lies on the edge
         ((32, 10), (8, 2)),
+        ((6, 32), (1, 8)),  # 1.5 cells
         ((1, 32), (1, 8)),  # never none
     ],
 )
@@ -246,6 +247,7 @@ def test_run_lengths_are_those_of_pycocotools():
         {"size": [2, 3], "counts": ""},
         {"size": [2, 3], "counts": "\x10"},
         {"size": [2, 3], "counts": "P"},  # the last character says that more follow
+        {"size": [2, 3], "counts": "6P"},
         {"size": [2, 3], "counts": "ü"},
         {"size": [2, 3], "counts": ["a"]},
     ],

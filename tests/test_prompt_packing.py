@@ -40,16 +40,17 @@ def test_x_and_y_are_scaled_each_by_its_own_factor():
 
 def test_mask_prompts_are_marked_and_the_others_are_zero():
     mask_logits = np.arange(32 * 32, dtype=np.float32).reshape(32, 32)
-    prompts = [Prompt(points_xy=[(1, 1)]), Prompt(mask_logits=mask_logits)]
+    point = Prompt(points_xy=[(1, 1)])
+    prompts = [point, Prompt(mask_logits=mask_logits), point]
 
     packed = pack_prompts(prompts, FRAME)
 
-    assert packed.mask_logits.shape == (2, 1, 32, 32)
+    assert packed.mask_logits.shape == (3, 1, 32, 32)
     assert packed.mask_logits.dtype == np.float32
-    assert packed.has_mask.tolist() == [False, True]
-    assert not packed.mask_logits[0].any()
+    assert packed.has_mask.tolist() == [False, True, False]
+    assert not packed.mask_logits[[0, 2]].any()
     np.testing.assert_array_equal(packed.mask_logits[1, 0], mask_logits)
-    assert packed.point_labels.tolist() == [[1], [-2]]
+    assert packed.point_labels.tolist() == [[1], [-2], [1]]
 
 
 def test_only_a_mask_or_no_prompt_at_all_still_has_one_slot():

@@ -11,9 +11,12 @@ import typer
 
 def distill(
     config: Annotated[
-        Path | None, typer.Argument(help="settings of the run (TOML); not with --resume")
+        str | None,
+        typer.Argument(help="settings: a TOML file or the name of a recipe; not with --resume"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="folder of the run; new or empty")] = Path("runs/distill"),
+    out: Annotated[Path, typer.Option(help="folder of the run; new or empty")] = Path(
+        "runs/distill"
+    ),
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="TABLE.KEY=VALUE", help="override a setting; repeatable"),
@@ -27,8 +30,8 @@ def distill(
 ) -> None:
     """Distil a promptable student and evaluate it on the way.
 
-    The run folder holds settings, metrics, checkpoints, evaluations with pictures, and the result
-    `student.safetensors`. Ctrl-C saves and stops; --resume continues exactly there. Start it with
+    Recipes: ground_truth_m, distill_s, sa1b_1_percent. The run folder holds settings, metrics,
+    checkpoints, evaluations with pictures, and the result `student.safetensors`. Ctrl-C saves and stops; --resume continues exactly there. Start it with
     `torchrun -m edgeseg distill ...` to use several GPUs or machines.
     """
     if (config is None) == (resume is None):
@@ -38,10 +41,11 @@ def distill(
     from edgeseg.distill.config import read_config
     from edgeseg.distill.distiller import Distiller
     from edgeseg.distill.estimate import estimate_run
+    from edgeseg.distill.recipes import find_recipe
     from edgeseg.distill.run_folder import RunFolder
 
     if config is not None:
-        settings = read_config(config, set_ or [])
+        settings = read_config(find_recipe(config), set_ or [])
         if dry_run:
             typer.echo(estimate_run(settings, out).summary())
             return

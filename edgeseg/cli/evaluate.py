@@ -1,5 +1,7 @@
 """`edgeseg evaluate`: how good a model is, on images with masks."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,9 +26,7 @@ def evaluate(
     prompts: Annotated[
         str, typer.Option(help="prompt sets: box or center, with +K refinement clicks")
     ] = "box,box+1,box+2,center,center+1,center+2",
-    teacher: Annotated[
-        str | None, typer.Option(help="model to measure the agreement with")
-    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="model to measure the agreement with")] = None,
     max_images: Annotated[int | None, typer.Option(help="images per domain; default: all")] = None,
     max_objects: Annotated[int | None, typer.Option(help="objects per image; default: all")] = None,
     grabcut: Annotated[bool, typer.Option(help="measure GrabCut as a floor; slow")] = True,
@@ -75,21 +75,17 @@ def evaluate(
         typer.echo(report.to_json())
         return
     console = Console()
-    metrics = ("iou", "boundary_iou") if boundary else ("iou",)
-    for metric in metrics:
-        console.print(report.table(metric, title=model))
+    console.print(report.table("iou", title=model))
+    if boundary:
+        console.print(report.table("boundary_iou", title=model))
 
 
-def _progress():  # type: ignore[no-untyped-def]
-    from contextlib import contextmanager
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on stderr while images are measured; yield what moves it."""
+    from rich.console import Console
+    from rich.progress import Progress
 
-    @contextmanager
-    def bar():  # type: ignore[no-untyped-def]
-        from rich.console import Console
-        from rich.progress import Progress
-
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("evaluating", total=None)
-            yield lambda done, total: progress.update(task, completed=done, total=total)
-
-    return bar()
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("evaluating", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

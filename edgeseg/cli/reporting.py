@@ -56,7 +56,7 @@ class BarReporter(PlainReporter):
     def __init__(self) -> None:
         super().__init__()
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -67,7 +67,7 @@ class BarReporter(PlainReporter):
             console=Console(stderr=True),
         )
         self._progress.start()
-        self._task = None
+        self._task: TaskID | None = None
 
     def start(self, stage: str, first_step: int, num_steps: int) -> None:
         """Begin a stage with a new bar."""

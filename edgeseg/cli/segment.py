@@ -2,9 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgeseg.prompts import Prompt
+    from edgeseg.runtime.masks import Masks
 
 
 def segment(
@@ -65,13 +72,15 @@ def segment(
     typer.echo(str(folder / "overlay.png"))
 
 
-def _write_pictures(folder, pixels, masks, prompts) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+def _write_pictures(
+    folder: Path, image: "NDArray[np.uint8]", masks: "Masks", prompts: "list[Prompt]"
+) -> None:
+    """Write a black and white PNG per mask, and the masks drawn over the photograph."""
     import cv2
-    import numpy as np
 
     from edgeseg.files import write_atomically
 
-    pictures = {f"mask_{n}.png": mask.astype(np.uint8) * 255 for n, mask in enumerate(masks.masks)}
-    pictures["overlay.png"] = masks.overlay(pixels, prompts=prompts)[..., ::-1]
+    pictures = {f"mask_{n}.png": mask.astype("uint8") * 255 for n, mask in enumerate(masks.masks)}
+    pictures["overlay.png"] = masks.overlay(image, prompts=prompts)[..., ::-1]
     for name, picture in pictures.items():
         write_atomically(folder / name, lambda path, p=picture: cv2.imwrite(str(path), p))  # type: ignore[misc]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from edgeseg.data.augmentation import AugmentationConfig
 from edgeseg.data.sources import SourceConfig
@@ -181,7 +182,7 @@ def parse_config(tables: dict[str, Any], source: str) -> RunConfig:
         raise ConfigError(f"{source}: {problems}") from error
 
 
-def _problem(details: Any) -> str:
+def _problem(details: ErrorDetails) -> str:
     place = ".".join(str(part) for part in details["loc"])
     if details["type"] == "extra_forbidden":
         return f"{place} is unknown; known here are {', '.join(_known_keys(details['loc'][:-1]))}"
@@ -190,14 +191,14 @@ def _problem(details: Any) -> str:
 
 
 def _known_keys(table: Sequence[str | int]) -> list[str]:
-    model: Any = RunConfig
+    model: type[BaseModel] = RunConfig
     for part in table:
         if isinstance(part, str):
-            model = _table_class(model.model_fields[part].annotation)
+            model = _table_class(model.model_fields[part].annotation) or model
     return sorted(model.model_fields)
 
 
-def _table_class(annotation: Any) -> Any:
+def _table_class(annotation: object) -> type[BaseModel] | None:
     """Find the table class inside `Table`, `Table | None` or `tuple[Table, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation

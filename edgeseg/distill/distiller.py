@@ -14,22 +14,22 @@ from torch import nn
 
 from edgeseg.data.broken import BrokenItems
 from edgeseg.data.records import ImageRecord
-from edgeseg.data.sources import list_records
+from edgeseg.data.sources import expand_path, list_records
 from edgeseg.data.training import EmbeddingLookup, TrainingDataset
 from edgeseg.distill.config import RunConfig
-from edgeseg.distill.labelling import LabelSettings, label_records
+from edgeseg.distill.labelling import LabelSettings, check_masks, label_records
+from edgeseg.distill.loop import Reporter, Silence, StageRun
 from edgeseg.distill.lora import add_lora, merge_lora
-from edgeseg.distill.loop import Reporter, StageRun
-from edgeseg.distill.processes import build_fabric
+from edgeseg.distill.processes import build_fabric, share_norms
 from edgeseg.distill.run_evaluation import RunEvaluator, summary
 from edgeseg.distill.run_folder import RunFolder
 from edgeseg.distill.stages import EncoderStage, PromptStage
 from edgeseg.distill.teacher_cache import cached_embeddings
 from edgeseg.distill.teachers import NetTeacher, load_teacher
-from edgeseg.errors import ConfigError
+from edgeseg.errors import ConfigError, RunError
+from edgeseg.manifest import find_weights
 from edgeseg.modeling.checkpoints import (
     copy_decoder,
-    find_weights,
     load_decoder,
     load_strict,
     read_state,
@@ -68,11 +68,11 @@ def build_student(config: RunConfig, teacher: NetTeacher | None) -> PromptableNe
         assert teacher is not None  # the config is validated
         copy_decoder(teacher.net, net)
     elif settings.decoder != "random":
-        load_decoder(net, Path(settings.decoder))
+        load_decoder(net, expand_path(Path(settings.decoder)))
     if settings.weights is not None:
-        state, _ = read_state(find_weights(settings.weights))
+        state, _ = read_state(find_weights(expand_path(Path(settings.weights))))
         load_strict(net, state, settings.weights)
-    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.to(memory_format=torch.channels_last)
 
 
 class Distiller:
@@ -92,11 +92,13 @@ class Distiller:
     ) -> None:
         self.folder = folder
         self.config = folder.config
-        self.reporter = reporter
         self.should_stop = should_stop
         self.fabric = build_fabric(self.config.engine)
+        self.reporter = reporter if self.fabric.is_global_zero else Silence()
         self.teacher = self._load_teacher()
         self.student = build_student(self.config, self.teacher).to(self.fabric.device)
+        if self.config.engine.norms == "batch":
+            share_norms(self.fabric, self.student)
         self.records = self._training_records()
         self.broken_items = BrokenItems(max_share=self.config.data.max_broken_share)
         self._evaluator = self._build_evaluator()
@@ -106,32 +108,43 @@ class Distiller:
 
         Raises:
             DivergedError: A loss is not finite; the last checkpoint is untouched.
-            RunError: The checkpoint is damaged.
+            DataError: There is no mask to learn from, or too many records are broken.
+            RunError: The checkpoint is damaged or of another run.
         """
-        checkpoint = self.folder.load_checkpoint()
+        try:
+            return self._run()
+        finally:
+            self.folder.close()
+
+    def _run(self) -> RunResult:
+        first = self.folder.load_checkpoint() if self.fabric.is_global_zero else None
+        checkpoint: dict[str, Any] | None = self.fabric.broadcast(first)
         if checkpoint is None:
+            if self.config.prompt_stage is not None:
+                check_masks(self.records)
             self._milestone("start")
-        names = [name for name, _ in self._stage_builders()]
-        first = 0 if checkpoint is None else names.index(checkpoint["stage"])
-        for name, build in self._stage_builders()[first:]:
+        builders = self.stage_builders()
+        names = [name for name, _ in builders]
+        stage = names[0] if checkpoint is None else checkpoint.get("stage")
+        if stage not in names:
+            raise RunError(
+                f"the checkpoint of {self.folder.path} is of stage {stage!r}, but its config.json "
+                f"has {names}; restore config.json or start a new run"
+            )
+        for name, build in builders[names.index(stage) :]:
             stage_run = build()
             if checkpoint is not None:
                 stage_run.restore(checkpoint)
                 checkpoint = None
             if not stage_run.run():
-                self.folder.close()
                 return RunResult(self.folder.path, finished=False)
             stage_run.finish()
             merge_lora(self.student)
             self._milestone("student" if name == names[-1] else f"after_{name}")
-        self.folder.close()
         return RunResult(self.folder.path, finished=True)
 
-    def stage_runs(self) -> list[StageRun]:
-        """Build all stages without running them, for estimates."""
-        return [build() for _, build in self._stage_builders()]
-
-    def _stage_builders(self) -> list[tuple[str, Callable[[], StageRun]]]:
+    def stage_builders(self) -> list[tuple[str, Callable[[], StageRun]]]:
+        """Return name and builder of each stage, in order; build one only when its turn comes."""
         builders: list[tuple[str, Callable[[], StageRun]]] = []
         if self.config.encoder_stage is not None:
             builders.append(("encoder", self._build_encoder_stage))
@@ -149,7 +162,7 @@ class Distiller:
             extra = nn.Conv2d(self.student.embed_dim, self.teacher.net.embed_dim, 1)
             extra = extra.to(self.fabric.device)
         stage = EncoderStage(self.student, self.teacher, config, extra)
-        return self._stage_run(stage, with_instances=False)
+        return self._stage_run(stage, {"with_instances": False})
 
     def _build_prompt_stage(self) -> StageRun:
         config = self.config.prompt_stage
@@ -158,15 +171,10 @@ class Distiller:
             torch.manual_seed(self.config.seed)
             add_lora(self.student, config.lora)
         stage = PromptStage(self.student, self.teacher, config)
-        return self._stage_run(
-            stage,
-            with_instances=True,
-            max_instances=config.max_instances,
-            box_share=config.box_share,
-            box_jitter=config.box_jitter,
-        )
+        keys = {"max_instances", "box_share", "box_jitter"}
+        return self._stage_run(stage, config.model_dump(include=keys))
 
-    def _stage_run(self, stage: EncoderStage | PromptStage, **options: Any) -> StageRun:
+    def _stage_run(self, stage: EncoderStage | PromptStage, options: dict[str, Any]) -> StageRun:
         follows = self.teacher is not None and not (
             isinstance(stage, PromptStage) and not stage.config.targets.teacher
         )
@@ -200,23 +208,24 @@ class Distiller:
             return None
         assert self.teacher is not None
         return cached_embeddings(
-            settings.cache, self.teacher, self.records, self.fabric, self.reporter.message
+            settings.cache, self.teacher, self.records, self.fabric, self._show_caching
         )
 
     def _load_teacher(self) -> NetTeacher | None:
         settings = self.config.teacher
         if settings is None:
             return None
-        teacher = load_teacher(settings.weights, settings.model, settings.image_size)
+        weights = expand_path(Path(settings.weights))
+        teacher = load_teacher(weights, settings.model, settings.image_size)
         teacher.net.to(self.fabric.device)
         return teacher
 
     def _training_records(self) -> list[ImageRecord]:
         records = list_records(self.config.data.train)
-        return self._with_labels(records) if self.config.prompt_stage is not None else records
+        return records if self.config.prompt_stage is None else self._with_labels(records, "train")
 
-    def _with_labels(self, records: Sequence[ImageRecord]) -> list[ImageRecord]:
-        """Give images without annotations the teacher's masks."""
+    def _with_labels(self, records: Sequence[ImageRecord], use: str) -> list[ImageRecord]:
+        """Give images without annotations the teacher's masks; each process makes its share."""
         num_bare = sum(record.annotations is None for record in records)
         if not num_bare:
             return list(records)
@@ -227,8 +236,27 @@ class Distiller:
             )
         self.reporter.message(f"the teacher labels {num_bare} images without annotations")
         settings = LabelSettings(points_per_side=self.config.teacher.label_points_per_side)
-        folder = self.folder.path / "teacher_masks"
-        return label_records(records, self._segmenter(self.teacher.net), folder, settings)
+        # Names are unique among the images of one use only.
+        folder = self.folder.path / "teacher_masks" / use
+        segmenter = self._segmenter(self.teacher.net)
+        share = records[self.fabric.global_rank :: self.fabric.world_size]
+        label_records(share, segmenter, folder, settings, self._show_labelling)
+        self.fabric.barrier()
+        return label_records(records, segmenter, folder, settings)
+
+    def _show_labelling(self, done: int, total: int) -> None:
+        self._stop_preparing()
+        if done == total or done % max(1, total // 20) == 0:
+            self.reporter.message(f"labelling: {done} of {total} images")
+
+    def _show_caching(self, text: str) -> None:
+        self._stop_preparing()
+        self.reporter.message(text)
+
+    def _stop_preparing(self) -> None:
+        """Stop if asked to: labels and cached features that are done are on disk."""
+        if self.should_stop():
+            raise KeyboardInterrupt
 
     def _segmenter(self, net: PromptableNet) -> Segmenter:
         return Segmenter(TorchBackend(net, str(self.fabric.device)))
@@ -236,7 +264,7 @@ class Distiller:
     def _build_evaluator(self) -> RunEvaluator | None:
         if self.config.evaluation is None:
             return None
-        records = self._with_labels(list_records(self.config.data.validation))
+        records = self._with_labels(list_records(self.config.data.validation), "validation")
         teacher = self._segmenter(self.teacher.net) if self.teacher is not None else None
         return RunEvaluator(self.folder, records, teacher, str(self.fabric.device))
 

@@ -69,7 +69,5 @@ def encoder_losses(
         parts.append(masked_mse(mine, wanted, mask))
     # Per-level means, so that stride 4 with its 4 times as many cells does not outweigh stride 8.
     scale = parts[0].count / parts[1].count.clamp(min=1)
-    losses["high_res"] = Mean(
-        (parts[0].total + parts[1].total * scale) / 2, parts[0].count
-    )
+    losses["high_res"] = Mean((parts[0].total + parts[1].total * scale) / 2, parts[0].count)
     return losses

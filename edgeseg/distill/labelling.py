@@ -19,7 +19,7 @@ from edgeseg.data.records import ByteRange, ImageRecord
 from edgeseg.errors import DataError, ImageError
 from edgeseg.files import write_atomically
 from edgeseg.metrics import mask_iou
-from edgeseg.postprocess import encode_rle, stability_score, upsample_masks
+from edgeseg.postprocess import content_logits, encode_rle, stability_score, upsample_masks
 from edgeseg.prompts import Prompt
 from edgeseg.runtime.segmenter import Segmenter
 
@@ -66,16 +66,21 @@ def label_image(
     logits_parts, score_parts = [], []
     for start in range(0, len(grid), segmenter.max_prompts_a_call):
         points = grid[start : start + segmenter.max_prompts_a_call]
-        logits, scores = segmenter.predict_logits(encoded, [Prompt([p]) for p in points])
+        prompts = [Prompt(np.array([point], np.float32)) for point in points]
+        logits, scores = segmenter.predict_logits(encoded, prompts)
         logits, scores = logits[:, 1:].reshape(-1, *logits.shape[2:]), scores[:, 1:].reshape(-1)
-        share = (logits > 0).mean(axis=(1, 2))
+        content = content_logits(logits, encoded.frame)  # what lies on padding says nothing
+        share = (content > 0).mean(axis=(1, 2))
         keep = (scores >= settings.min_score) & (share >= settings.min_area_share)
-        keep[keep] &= stability_score(logits[keep]) >= settings.min_stability
+        keep[keep] &= stability_score(content[keep]) >= settings.min_stability
         logits_parts.append(logits[keep])
         score_parts.append(scores[keep])
     logits, scores = np.concatenate(logits_parts), np.concatenate(score_parts)
-    chosen = _without_overlaps(logits > 0, scores, settings.max_overlap)[: settings.max_masks]
-    return upsample_masks(logits[chosen], encoded.frame), scores[chosen]
+    content = content_logits(logits, encoded.frame)
+    chosen = _without_overlaps(content > 0, scores, settings.max_overlap)[: settings.max_masks]
+    masks, scores = upsample_masks(logits[chosen], encoded.frame), scores[chosen]
+    seen = masks.any(axis=(1, 2))  # a lone cell may vanish between the pixels of a small image
+    return masks[seen], scores[seen]
 
 
 def _without_overlaps(
@@ -121,6 +126,24 @@ def label_records(
         labelled[record.name] = replace(record, annotations=ByteRange(path))
         on_progress(done + 1, len(bare))
     return [labelled.get(record.name, record) for record in records]
+
+
+def check_masks(records: Sequence[ImageRecord]) -> None:
+    """Raise if no record has any mask; the first one that has ends the search.
+
+    Raises:
+        DataError: There is nothing to learn.
+    """
+    for record in records:
+        try:
+            if record.annotations and json.loads(record.annotations.read())["annotations"]:
+                return
+        except (DataError, ValueError, LookupError, TypeError):
+            continue  # the loader reports it
+    raise DataError(
+        f"none of the {len(records)} images has a mask to learn from; give data with masks, or a "
+        "teacher that is surer of its own"
+    )
 
 
 def _write_labels(

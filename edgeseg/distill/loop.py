@@ -28,6 +28,7 @@ from edgeseg.distill.run_folder import RunFolder
 from edgeseg.distill.stages import EncoderStage, PromptStage
 from edgeseg.distill.step import StepReport, take_step
 from edgeseg.distill.step_random import StepRandom
+from edgeseg.errors import RunError
 from edgeseg.modeling.promptable import PromptableNet
 
 
@@ -42,6 +43,19 @@ class Reporter(Protocol):
 
     def message(self, text: str) -> None:
         """Show a line."""
+
+
+class Silence:
+    """The reporter of all processes but the first."""
+
+    def start(self, stage: str, first_step: int, num_steps: int) -> None:
+        """Show nothing."""
+
+    def step(self, step: int, images_per_s: float, losses: dict[str, float]) -> None:
+        """Show nothing."""
+
+    def message(self, text: str) -> None:
+        """Show nothing."""
 
 
 @dataclass
@@ -115,7 +129,21 @@ class StageRun:
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Continue from a checkpoint of this stage."""
+        """Continue from a checkpoint of this stage.
+
+        Raises:
+            RunError: It does not fit the run's settings.
+        """
+        try:
+            self._load(checkpoint)
+        except (KeyError, RuntimeError, ValueError, AttributeError, TypeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RunError(
+                f"the checkpoint of {self.folder.path} does not fit its config.json: {reason}; "
+                "restore config.json or start a new run"
+            ) from error
+
+    def _load(self, checkpoint: dict[str, Any]) -> None:
         self.net.load_state_dict(checkpoint["net"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         if self.average is not None:
@@ -136,7 +164,8 @@ class StageRun:
             DataError: Too many records are broken.
         """
         engine = self.config.engine
-        self.folder.forget_metrics_from(self.stage.name, self.first_step + 1)
+        if self.fabric.is_global_zero:
+            self.folder.forget_metrics_from(self.stage.name, self.first_step + 1)
         self.reporter.start(self.stage.name, self.first_step, self.num_steps)
         clock = Clock()
         self._train_mode()
@@ -157,6 +186,16 @@ class StageRun:
                 self.evaluate_now(done)
         return True
 
+    def time_steps(self) -> list[float]:
+        """Take all steps without logs, checkpoints or evaluations; return the seconds of each."""
+        self._train_mode()
+        durations = []
+        for step, batch, loading_s in self._batches():
+            started = time.perf_counter()
+            self._step(step, batch)
+            durations.append(loading_s + time.perf_counter() - started)
+        return durations
+
     def save(self, step: int) -> None:
         """Write a checkpoint, from the first process."""
         if self.fabric.is_global_zero:
@@ -175,9 +214,8 @@ class StageRun:
 
     def _train_mode(self) -> None:
         self.net.train()
-        if self.config.engine.norms == "frozen":
-            freeze_norms(self.net)
-        elif not any(p.requires_grad for p in self.net.image_encoder.parameters()):
+        learns = any(p.requires_grad for p in self.net.image_encoder.parameters())
+        if self.config.engine.norms == "frozen" or not learns:
             freeze_norms(self.net)
 
     def _batches(self) -> Iterator[tuple[int, TrainingBatch, float]]:

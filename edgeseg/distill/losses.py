@@ -25,7 +25,7 @@ class Mean(NamedTuple):
     """
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count, which no sum needs
 
 
 def content_mask(content_hw: Tensor, image_size: int, grid_hw: tuple[int, int]) -> Tensor:
@@ -74,9 +74,7 @@ class MaskLossWeights:
     balance: bool = False
 
 
-def mask_losses(
-    logits: Tensor, targets: Tensor, valid: Tensor, weights: MaskLossWeights
-) -> Tensor:
+def mask_losses(logits: Tensor, targets: Tensor, valid: Tensor, weights: MaskLossWeights) -> Tensor:
     """Compare masks pixel by pixel.
 
     Args:
@@ -118,12 +116,13 @@ def uncertain_points(
         logits: (T, N) float, the student's logits of one mask a prompt.
         valid: (T, N) bool, false on padding.
         uniform: (T, N) float32 random numbers in [0, 1).
-        num_points: Pixels to choose a prompt.
+        num_points: Pixels to choose a prompt; at most all N.
         share: Share of them chosen by uncertainty, among three times as many candidates.
 
     Returns:
-        (T, num_points) int64 pixel indices.
+        (T, num_points) int64 pixel indices; padding only where too little else is left.
     """
+    num_points = min(num_points, logits.shape[1])
     num_uncertain = round(num_points * share)
     allowed = torch.where(valid, uniform, -1.0)
     candidates = allowed.topk(min(3 * num_points, logits.shape[1]), dim=1).indices

@@ -40,7 +40,7 @@ def save_panel(
         num_images: Rows of the panel.
     """
     step = max(1, len(records) // max(1, num_images))
-    rows = []
+    rows: list[NDArray[np.uint8]] = []
     for record in records[::step]:
         if len(rows) == num_images:
             break

@@ -1,9 +1,9 @@
 """Stage 2, prompts in the loop: the losses of one batch.
 
-Source: Zhou et al. 2023, EdgeSAM, arXiv:2312.06660: student and teacher decode the same prompts, the
-student's masks follow the teacher's, then a point is drawn where the two disagree and both decode
-again. What is added here: ground truth as a further or the only target, scores as a target, masks
-fed back as prompts, losses on uncertain points.
+Source: Zhou et al. 2023, EdgeSAM, arXiv:2312.06660: student and teacher decode the same prompts,
+the student's masks follow the teacher's, then a point is drawn where the two disagree and both
+decode again. What is added here: ground truth as a further or the only target, scores as a target,
+masks fed back as prompts, losses on uncertain points.
 """
 
 from collections.abc import Callable
@@ -110,9 +110,7 @@ def prompt_losses(
     """
     frame = model_frame(batch.image_hw, student.image_size)
     groups = PromptGroups(batch.counts)
-    in_image = box_or_point_prompts(
-        batch.boxes_xyxy, batch.points_xy, batch.use_box, batch.counts
-    )
+    in_image = box_or_point_prompts(batch.boxes_xyxy, batch.points_xy, batch.use_box, batch.counts)
     prompts = in_image.scaled(frame.scale_xy)
     grid = 4 * features.embedding.shape[-1]
     valid = groups.expand(content_mask(frame.content_hw, frame.image_size, (grid, grid)))

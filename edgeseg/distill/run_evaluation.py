@@ -1,7 +1,5 @@
 """Evaluations during a run: figures, plot and pictures of the student as it is now."""
 
-import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 

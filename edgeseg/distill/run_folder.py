@@ -7,11 +7,14 @@ RUN/
 ├── prompt_metrics.csv
 ├── tensorboard/              the same as curves
 ├── checkpoints/last.pt       everything a resume needs
+├── teacher_masks/            what the teacher saw in images without annotations, SA-1B layout
 ├── evaluations/              tables and plots (JSON, PNG) and picture panels
 ├── start.safetensors         the student before training
 ├── after_encoder.safetensors and after stage 1, when there is one
 └── student.safetensors       the result
 ```
+
+Of several processes only the first one writes; the others read the same folder.
 """
 
 import csv
@@ -25,6 +28,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from edgeseg.distill.config import RunConfig, parse_config
+from edgeseg.distill.processes import is_first_process
 from edgeseg.errors import RunError
 from edgeseg.files import write_atomically
 
@@ -49,6 +53,8 @@ class RunFolder:
         Raises:
             RunError: There is something in it already.
         """
+        if not is_first_process():
+            return cls(path, config)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(
                 f"{path} is not empty; continue that run with --resume or choose another folder"
@@ -91,11 +97,13 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError) as error:
-            raise RunError(
-                f"{path} is damaged: {str(error).splitlines()[0]}; delete it to start over"
-            ) from error
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RunError(f"{path} is damaged: {reason}; delete it to start over") from error
+        if not isinstance(checkpoint, dict):
+            raise RunError(f"{path} holds no checkpoint; delete it to start over")
+        return checkpoint
 
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Add a row of metrics to the stage's CSV and to TensorBoard."""
@@ -116,7 +124,11 @@ class RunFolder:
             return
         with path.open(newline="") as file:
             header, *rows = list(csv.reader(file)) or [[]]
-        kept = [row for row in rows if row and row[0].isdigit() and int(row[0]) < step]
+        if not header:  # a crash came before its first row
+            path.unlink()
+            return
+        whole = [row for row in rows if len(row) == len(header) and row[0].isdigit()]
+        kept = [row for row in whole if int(row[0]) < step]
 
         def write(temporary: Path) -> None:
             with temporary.open("w", newline="") as file:

@@ -118,12 +118,14 @@ class LoraConfig(Table):
     """Low-rank updates (Hu et al. 2021, arXiv:2106.09685) of the parts that are otherwise frozen.
 
     Attributes:
-        parts: Whose linear layers are updated.
+        parts: Whose linear layers and convolutions are updated.
         rank: Rank of each update.
         alpha: Updates are scaled by alpha / rank.
     """
 
-    parts: tuple[Literal["prompt_encoder", "mask_decoder"], ...] = ("mask_decoder",)
+    parts: tuple[Literal["prompt_encoder", "mask_decoder"], ...] = Field(
+        default=("mask_decoder",), min_length=1
+    )
     rank: int = Field(default=8, ge=1)
     alpha: float = Field(default=8.0, gt=0)
 
@@ -166,8 +168,10 @@ class PromptStageConfig(ScheduleConfig):
     uncertain_points: UncertainPointsConfig | None = None
 
     @model_validator(mode="after")
-    def _lora_on_frozen_parts(self) -> Self:
+    def _something_learns(self) -> Self:
         for part in self.lora.parts if self.lora else ():
             if getattr(self.train, part):
                 raise ValueError(f"lora updates {part}, so set train.{part} = false")
+        if self.lora is None and not any(self.train.model_dump().values()):
+            raise ValueError("nothing learns; set one of train.* to true or give lora")
         return self

@@ -16,6 +16,8 @@ from edgeseg.distill.step_random import StepRandom
 from edgeseg.distill.teachers import Teacher
 from edgeseg.modeling.promptable import ImageFeatures, PromptableNet
 
+_SharedNorm = nn.SyncBatchNorm
+
 
 class Stage(Protocol):
     """One stage of a run."""
@@ -134,14 +136,21 @@ class PromptStage:
     def losses(self, batch: TrainingBatch, random: StepRandom) -> dict[str, Mean]:
         """Decode the prompts of a batch; see `prompt_losses`."""
         if not sum(batch.counts):
-            return {}
+            return self._without_prompts(batch)
         wanted = None
         teacher = self.teacher if self.config.targets.teacher else None
         if teacher is not None:
             wanted = _teacher_features(teacher, batch)
-        if self.config.train.image_encoder:
-            features = self.student.encode(channels_last(batch.student_images))
-        else:
-            with torch.no_grad():
-                features = self.student.encode(channels_last(batch.student_images))
+        # A frozen image encoder keeps no history by itself; the decoder's skips may still learn.
+        features = self.student.encode(channels_last(batch.student_images))
         return prompt_losses(self.student, features, teacher, wanted, batch, self.config, random)
+
+    def _without_prompts(self, batch: TrainingBatch) -> dict[str, Mean]:
+        """Return nothing; norms shared by all processes wait for the images all the same."""
+        shared = (m for m in self.student.image_encoder.modules() if isinstance(m, _SharedNorm))
+        if not any(norm.training for norm in shared):
+            return {}
+        embedding = self.student.encode(channels_last(batch.student_images)).embedding
+        nothing = 0 * embedding.sum()
+        name = next(name for name, weight in self.weights.items() if weight)
+        return {name: Mean(nothing, nothing.detach())}

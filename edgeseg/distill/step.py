@@ -48,6 +48,8 @@ def take_step(
         random: Random numbers of this step.
         stop: Whether this process was asked to stop; all processes learn of it.
 
+    A global batch without any prompt changes nothing.
+
     Raises:
         DivergedError: The loss or the gradient is not finite. The weights are left as they were.
     """
@@ -62,10 +64,9 @@ def take_step(
     losses = dict(zip(stage.weights, means, strict=True))
     losses["total"] = sum(weight * losses[name] for name, weight in stage.weights.items())
     if not all(map(torch.isfinite, totals)):
-        raise DivergedError(
-            f"the {stage.name} loss is {losses['total']}; lower {stage.name}_stage.learning_rate "
-            "and resume from the last checkpoint"
-        )
+        raise DivergedError(f"the {stage.name} loss is {losses['total']}; {_advice(stage)}")
+    if not counts.any():
+        return StepReport(losses, 0.0, stopping)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     grad_norm = _descend(fabric, stage, loss, parameters, optimizer)
     return StepReport(losses, grad_norm, stopping)
@@ -77,9 +78,9 @@ def _global_sums(
     zero = torch.zeros((), device=fabric.device)
     found = [parts.get(name, Mean(zero, zero)) for name in stage.weights]
     local = torch.stack(
-        [part.total.detach().double() for part in found]
-        + [part.count.double() for part in found]
-        + [torch.tensor(float(stop), device=fabric.device).double()]
+        [part.total.detach().float() for part in found]
+        + [part.count.float() for part in found]
+        + [torch.tensor(float(stop), device=fabric.device)]
     )
     summed = sum_over_ranks(fabric, local)
     totals, counts = summed[:-1].chunk(2)
@@ -95,16 +96,24 @@ def _descend(
 ) -> float:
     optimizer.zero_grad(set_to_none=True)
     precision = fabric.strategy.precision
-    if loss.requires_grad:  # a process without prompts has nothing to add
+    scaler = getattr(precision, "scaler", None)
+    if loss.requires_grad:
         fabric.backward(loss)
+    elif scaler is not None:  # a process without prompts adds nothing, but keeps the common scale
+        scaler.scale(loss)
     sum_gradients(fabric, parameters)
     precision.unscale_gradients(optimizer)
     grad_norm = clip_grad_norm_(parameters, stage.config.max_grad_norm)
-    scales = hasattr(precision, "scaler") and precision.scaler is not None
-    if not torch.isfinite(grad_norm) and not scales:  # a loss scaler skips the step by itself
+    if not torch.isfinite(grad_norm) and scaler is None:  # a loss scaler skips the step by itself
         raise DivergedError(
-            f"the gradient of the {stage.name} loss is not finite; lower "
-            f"{stage.name}_stage.learning_rate and resume from the last checkpoint"
+            f"the gradient of the {stage.name} loss is not finite; {_advice(stage)}"
         )
     precision.optimizer_step(optimizer)
     return float(grad_norm)
+
+
+def _advice(stage: Stage) -> str:
+    return (
+        f"lower {stage.name}_stage.learning_rate in config.json of the run folder and resume from "
+        "the last checkpoint"
+    )

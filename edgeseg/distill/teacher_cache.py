@@ -1,5 +1,6 @@
 """Filling and reading the cache of a teacher's features, by all processes of a run."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from edgeseg.preprocess import preprocess
 PREPROCESSING = "longest-side, area or bilinear, SAM mean and std, 1"
 """Goes into the key of a cache; changes when `edgeseg.preprocess` changes what it computes."""
 _BATCH_SIZE = 4
+_LINE_INTERVAL_S = 20.0
 
 
 def cache_key(teacher: NetTeacher) -> CacheKey:
@@ -59,7 +61,9 @@ def cached_embeddings(
     """
     folder, key = expand_path(folder), cache_key(teacher)
     by_name = {record.name: record for record in records}
-    writer = EmbeddingCacheWriter(folder, key)
+    # With its own rank: a writer clears away the unfinished files of the ranks it stands for.
+    rank, world_size = fabric.global_rank, fabric.world_size
+    writer = EmbeddingCacheWriter(folder, key, rank=rank, world_size=world_size)
     missing = writer.missing(list(by_name))
     if missing:
         message(f"teacher features: {CacheEstimate.measure(folder, key, len(missing)).summary()}")
@@ -69,12 +73,27 @@ def cached_embeddings(
             list(by_name),
             _Embedder(teacher, by_name, fabric.device),
             batch_size=_BATCH_SIZE,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
-            on_progress=lambda progress: message(_progress_line(progress)),
+            rank=rank,
+            world_size=world_size,
+            on_progress=_now_and_then(message),
         )
     fabric.barrier()
     return EmbeddingCache(folder, key).lookup
+
+
+def _now_and_then(
+    message: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+) -> Callable[[CacheProgress], None]:
+    """Return a function that shows a line every `_LINE_INTERVAL_S` and at the end."""
+    last_s = clock()
+
+    def show(progress: CacheProgress) -> None:
+        nonlocal last_s
+        if progress.done == progress.total or clock() - last_s >= _LINE_INTERVAL_S:
+            last_s = clock()
+            message(_progress_line(progress))
+
+    return show
 
 
 def _progress_line(progress: CacheProgress) -> str:

@@ -157,10 +157,10 @@ class _Run:
 
 
 def _row_names(config: EvaluationConfig) -> list[tuple[str, RowKind]]:
+    """Return all rows that may get figures; the tally drops those that get none."""
     rows: list[tuple[str, RowKind]] = [(prompt_set, "prompt") for prompt_set in config.prompt_sets]
     for start in config.starts():
-        if start in config.prompt_sets:
-            rows += [(f"{start}:best", "choice"), (f"{start}:top-score", "choice")]
+        rows += [(f"{start}:best", "choice"), (f"{start}:top-score", "choice")]
     return [*rows, (FILLED_BOX, "floor"), (GRABCUT, "floor")]
 
 

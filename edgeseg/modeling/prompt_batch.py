@@ -20,7 +20,7 @@ class PromptGroups:
     """How many prompts each image of a batch has.
 
     Attributes:
-        counts: (B,) prompts of each image; zeros are allowed.
+        counts: Prompts of each image, B numbers; zeros are allowed.
     """
 
     counts: tuple[int, ...]
@@ -63,9 +63,12 @@ class PromptBatch:
             (0.5, 0.5).
         point_labels: (T, P) int64: 1 object, 0 not object, 2 and 3 the corners of a box, -1 SAM's
             padding point, -2 no point.
-        counts: Prompts of each image; they sum to T.
+        counts: Prompts of each image, B numbers; they sum to T.
         mask_logits: (T, 1, S/4, S/4) float32, mask prompts, or None.
         has_mask: (T,) bool, which rows of `mask_logits` count; None means all.
+
+    Raises:
+        PromptError: The shapes do not fit together.
     """
 
     points_xy: Tensor
@@ -78,12 +81,23 @@ class PromptBatch:
         shape, total = tuple(self.points_xy.shape), sum(self.counts)
         if len(shape) != 3 or shape[0] != total or shape[2] != 2:
             raise PromptError(
-                f"points_xy must be (T, P, 2) with T = {total} prompts as in counts, got {shape}"
+                f"points_xy must be (T, P, 2) with T = {total}, the sum of counts, got {shape}; "
+                "give every image of the batch its number of prompts"
             )
         if tuple(self.point_labels.shape) != shape[:2]:
             raise PromptError(
-                f"point_labels must be {shape[:2]} like points_xy, "
-                f"got {tuple(self.point_labels.shape)}"
+                f"point_labels must be {shape[:2]} like points_xy, got "
+                f"{tuple(self.point_labels.shape)}; fill empty slots with the label {ABSENT}"
+            )
+        self._check_rows("mask_logits", self.mask_logits, "(T, 1, S/4, S/4)")
+        self._check_rows("has_mask", self.has_mask, "(T,)")
+
+    def _check_rows(self, name: str, tensor: Tensor | None, wanted: str) -> None:
+        total, ndim = sum(self.counts), wanted.count(" ") + 1
+        if tensor is not None and (tensor.ndim != ndim or tensor.shape[0] != total):
+            raise PromptError(
+                f"{name} must be {wanted} with T = {total}, the sum of counts, got "
+                f"{tuple(tensor.shape)}; give one row a prompt"
             )
 
     @property

@@ -9,6 +9,7 @@ SAM (Sofiiuk et al. 2021, arXiv:2102.06583); it starts at zero weight and helps 
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from edgeseg.modeling.prompt_batch import PromptBatch
 from edgeseg.prompts import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
 
 PROMPT_MAP_CHANNELS = 6
+"""Channels that `draw_prompt_map` draws."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,11 @@ class PositionEmbeddingRandom(nn.Module):
 
     def forward(self, unit_xy: Tensor) -> Tensor:
         """Map (..., 2) positions in [0, 1], x then y, to (..., 2 * num_features)."""
-        phase = (2 * unit_xy - 1) @ self.positional_encoding_gaussian_matrix
+        along_x, along_y = self.positional_encoding_gaussian_matrix.unbind(0)
+        signed_xy = 2 * unit_xy - 1
+        # Written out, since autocast would round a matrix product to half precision, and sine and
+        # cosine turn an error of the phase into another position.
+        phase = signed_xy[..., :1] * along_x + signed_xy[..., 1:] * along_y
         phase = 2 * math.pi * phase
         return torch.cat([phase.sin(), phase.cos()], dim=-1)
 
@@ -133,7 +139,11 @@ class PromptEncoder(nn.Module):
                 to prompts without a box. Turn it off when the caller has appended it.
 
         Returns:
-            The tokens; their last slot is the padding point, absent where there is a box.
+            The tokens; their last slot is the padding point, absent where there is a box or where
+            there are no points. Without `add_padding_point` there are P slots.
+
+        Raises:
+            PromptError: The mask prompts have another size than four times the grid.
         """
         points_xy, labels = prompts.points_xy, prompts.point_labels
         if add_padding_point:
@@ -145,13 +155,13 @@ class PromptEncoder(nn.Module):
         absent = labels == ABSENT
         return PromptTokens(
             sparse=self._embed_points(points_xy / image_size, labels),
-            absent=absent if torch.compiler.is_exporting() or bool(absent.any()) else None,
+            absent=absent if _is_traced() or bool(absent.any()) else None,
             dense=self._dense(prompts, image_size, grid_hw),
         )
 
     def _embed_points(self, unit_xy: Tensor, labels: Tensor) -> Tensor:
         """Map (T, P, 2) positions and (T, P) labels to (T, P, D)."""
-        kinds = [self.not_a_point_embed.weight, *(e.weight for e in self.point_embeddings)]  # type: ignore[union-attr]
+        kinds = [self.not_a_point_embed.weight, *(e.weight for e in self.point_embeddings)]
         names = torch.arange(PADDING, BOX_BOTTOM_RIGHT + 1, device=labels.device)
         one_hot = (labels[..., None] == names).to(unit_xy.dtype)  # (T, P, 5)
         position = self.pe_layer(unit_xy) * (labels >= 0)[..., None]
@@ -160,13 +170,14 @@ class PromptEncoder(nn.Module):
     def _dense(
         self, prompts: PromptBatch, image_size: int, grid_hw: tuple[int, int]
     ) -> DensePrompt | None:
-        parts = []
+        parts: list[tuple[Tensor, Tensor]] = []  # (T, HW, R) and (D, R) each
         if prompts.mask_logits is not None:
             parts.append(self._mask_part(prompts.mask_logits, prompts.has_mask, grid_hw))
         if self.prompt_map is not None:
             drawn = draw_prompt_map(prompts, image_size, grid_hw)
             hidden = self.prompt_map[:2](drawn).flatten(2).transpose(1, 2)  # (T, HW, R)
-            parts.append((hidden, self.prompt_map[2].weight.flatten(1)))
+            last = cast(nn.Conv2d, self.prompt_map[2])
+            parts.append((hidden, last.weight.flatten(1)))
         if not parts:
             return None
         hidden, weights = zip(*parts, strict=True)
@@ -179,15 +190,21 @@ class PromptEncoder(nn.Module):
         if tuple(mask_logits.shape[1:]) != expected:
             raise PromptError(
                 f"mask_logits must be (T, {', '.join(map(str, expected))}) for this input size, "
-                f"got {tuple(mask_logits.shape)}"
+                f"got {tuple(mask_logits.shape)}; pass low-res logits of the same input size"
             )
         hidden = self.mask_downscaling[:6](mask_logits).flatten(2).transpose(1, 2)  # (T, HW, R)
         hidden = F.pad(hidden, (0, 1), value=1.0)  # the last channel carries the bias
         if has_mask is not None:
             hidden = hidden * has_mask[:, None, None]
-        last = self.mask_downscaling[6]
+        last = cast(nn.Conv2d, self.mask_downscaling[6])
+        assert last.bias is not None
         replaces = last.bias - self.no_mask_embed.weight[0]  # a mask takes the place of "no mask"
         return hidden, torch.cat([last.weight.flatten(1), replaces[:, None]], dim=1)
+
+
+def _is_traced() -> bool:
+    """Whether a graph is being recorded, which must not depend on the labels of one example."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def draw_prompt_map(prompts: PromptBatch, image_size: int, grid_hw: tuple[int, int]) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from edgeseg.errors import ImageError
+from edgeseg.errors import ImageError, PromptError
 from edgeseg.modeling.mask_decoder import MaskDecoder
 from edgeseg.modeling.prompt_batch import PromptBatch
 from edgeseg.modeling.prompt_encoder import PromptEncoder
@@ -104,7 +104,10 @@ class PromptableNet(nn.Module):
             ImageError: The images are not square or their side is not a multiple of 64.
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
-            raise ImageError(f"images must be (B, 3, S, S), got {tuple(images.shape)}")
+            raise ImageError(
+                f"images must be (B, 3, S, S), got {tuple(images.shape)}; "
+                "make them with edgeseg.preprocess.preprocess"
+            )
         check_image_size(images.shape[2])
         pyramid: PyramidFeatures = self.image_encoder(images)
         if self.mask_decoder.high_res_s8 is None:
@@ -126,7 +129,16 @@ class PromptableNet(nn.Module):
 
         Returns:
             Four masks and scores a prompt.
+
+        Raises:
+            PromptError: The prompts are of another number of images, or a mask prompt is of another
+                input size.
         """
+        if len(prompts.counts) != features.embedding.shape[0]:
+            raise PromptError(
+                f"counts must have one number an image, got {prompts.counts} for "
+                f"{features.embedding.shape[0]} images; give images without prompts a 0"
+            )
         rows, cols = features.embedding.shape[-2:]
         tokens = self.prompt_encoder(prompts, 16 * rows, (rows, cols), add_padding_point)
         logits, scores = self.mask_decoder(

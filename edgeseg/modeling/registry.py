@@ -23,7 +23,7 @@ def edgesam(image_size: int | None = None, imagenet: bool = False) -> Promptable
     """Build the published EdgeSAM graph (9,582,368 parameters), 1024 input by default."""
     _no_imagenet("edgesam", imagenet)
     return PromptableNet(
-        RepViTEncoder(), PromptEncoder(256), MaskDecoder(256), image_size or 1024, "edgesam"
+        RepViTEncoder(), PromptEncoder(256), MaskDecoder(256), _or(image_size, 1024), "edgesam"
     )
 
 
@@ -46,7 +46,7 @@ def _pyramid_model(
         high_res_channels=(encoder.stride8_channels, encoder.stride4_channels),
     )
     prompt_encoder = PromptEncoder(embed_dim, prompt_map_width=16)
-    return PromptableNet(encoder, prompt_encoder, decoder, image_size or default_size, name)
+    return PromptableNet(encoder, prompt_encoder, decoder, _or(image_size, default_size), name)
 
 
 edgeseg_m = partial(_pyramid_model, "edgeseg_m", "efficientnet_lite2", 512, 256, 2048, 32)
@@ -69,7 +69,7 @@ def _sam_vit(
     imagenet: bool = False,
 ) -> PromptableNet:
     _no_imagenet(name, imagenet)
-    size = image_size or default_size
+    size = _or(image_size, default_size)
     check_image_size(size)
     encoder = SamViT(size, width, depth, num_heads, global_blocks, embed_dim)
     return PromptableNet(encoder, PromptEncoder(embed_dim), MaskDecoder(embed_dim), size, name)
@@ -99,9 +99,7 @@ MODELS: dict[str, Builder] = {
 }
 
 
-def build_model(
-    name: str, image_size: int | None = None, imagenet: bool = False
-) -> PromptableNet:
+def build_model(name: str, image_size: int | None = None, imagenet: bool = False) -> PromptableNet:
     """Build a model by name with random weights.
 
     Args:
@@ -111,11 +109,16 @@ def build_model(
 
     Raises:
         ConfigError: The name is unknown.
+        ImageError: The size is not a multiple of 64.
         WeightsError: There are no ImageNet weights for this model.
     """
     if name not in MODELS:
-        raise ConfigError(f"unknown model {name!r}; known are {', '.join(sorted(MODELS))}")
+        raise ConfigError(f"unknown model {name!r}; choose one of {', '.join(sorted(MODELS))}")
     return MODELS[name](image_size=image_size, imagenet=imagenet)  # type: ignore[call-arg]
+
+
+def _or(image_size: int | None, default: int) -> int:
+    return default if image_size is None else image_size  # 0 is a mistake, not the default
 
 
 def _no_imagenet(name: str, imagenet: bool) -> None:

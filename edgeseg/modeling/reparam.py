@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -30,7 +29,12 @@ class ConvNorm(nn.Sequential):
     bn: nn.BatchNorm2d
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self.c = nn.Conv2d(

@@ -15,9 +15,11 @@ class TorchBackend:
     """Run a network on arrays.
 
     Args:
-        net: Any promptable network; it is put into eval mode.
+        net: Any promptable network. It is not copied: it is put into eval mode and moved to the
+            device, and what is trained into it later is seen here.
         device: Where to run it.
-        fused: Fold branches and norms of the image encoder first, into a copy.
+        fused: Fold branches and norms of the image encoder first, into a copy, which does not see
+            later training.
     """
 
     def __init__(self, net: PromptableNet, device: str = "cpu", fused: bool = False) -> None:
@@ -33,8 +35,9 @@ class TorchBackend:
     @torch.inference_mode()
     def encode(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         """Encode (1, 3, S, S) float32 pixels; see `edgeseg.runtime.backend.Backend`."""
-        images = torch.from_numpy(pixels).to(self.device)
-        features = self._net.encode(images.contiguous(memory_format=torch.channels_last))
+        features = self._net.encode(
+            self._tensor(pixels).contiguous(memory_format=torch.channels_last)
+        )
         tensors = (features.embedding, *(features.high_res or ()))
         return tuple(tensor.float().cpu().numpy() for tensor in tensors)
 
@@ -61,4 +64,6 @@ class TorchBackend:
         return output.low_res_logits.float().cpu().numpy(), output.iou_scores.float().cpu().numpy()
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
+        if not array.flags.writeable:  # torch has no read-only tensors and warns
+            array = array.copy()
         return torch.from_numpy(array).to(self.device)

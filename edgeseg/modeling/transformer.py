@@ -110,10 +110,10 @@ class Attention(nn.Module):
         counts, even = image.groups.counts, image.groups.even
         if even is not None:  # the prompts of an image are more rows of one attention
             q = q.unflatten(0, (len(counts), even)).flatten(1, 2)  # (B, prompts * N, width)
-            return self.attend(q, k, v).unflatten(1, (even, -1)).flatten(0, 1)
+            return self.attend(q, k, v).unflatten(1, (even, tokens.shape[1])).flatten(0, 1)
         rows = zip(q.split(list(counts)), k.split(1), v.split(1), strict=True)
         answers = [self.attend(q_i.flatten(0, 1)[None], k_i, v_i) for q_i, k_i, v_i in rows]
-        return torch.cat(answers, dim=1).unflatten(1, (-1, tokens.shape[1]))[0]
+        return torch.cat(answers, dim=1).unflatten(1, tokens.shape[:2])[0]
 
     def image_to_tokens(
         self, image: ImageTokens, tokens: Tensor, values: Tensor, absent: Tensor | None

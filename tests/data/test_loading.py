@@ -1,4 +1,7 @@
 import dataclasses
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -144,6 +147,16 @@ def test_loading_leaves_the_global_random_numbers_alone(two_domains):
     list(build_loader(dataset_of(two_domains), 0, 1, 2, num_workers=1))
 
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_workers_outlive_a_ctrl_c_that_the_main_process_handles(two_domains):
+    batches = iter(build_loader(dataset_of(two_domains), 0, 8, 2, num_workers=1))
+    next(batches)
+
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGINT)  # what a terminal sends to every process
+
+    assert len(list(batches)) == 7
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

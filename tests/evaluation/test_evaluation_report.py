@@ -99,6 +99,7 @@ def test_table_has_domains_then_the_mean_then_the_other_metrics(report):
     assert line_of(text, "box") == box
     assert line_of(text, "filled box") == ["filled box", "0.375", "-", "0.375", "0.500", "-", "-"]
     assert text.index("center:best") < text.index("filled box")
+    assert text.count("├") == 2  # lines between prompt sets, choices and floors
 
 
 def test_table_of_one_metric_has_no_other_columns(report):

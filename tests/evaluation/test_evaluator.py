@@ -84,12 +84,24 @@ def test_single_point_takes_the_best_scored_multimask_token_and_more_points_toke
 
     assert iou_of(report, "center") == pytest.approx(0.2)
     assert iou_of(report, "center+1") == pytest.approx(0.4)
+    assert report.row("center").mean.score_error == pytest.approx(0.9 - 0.2)
+    assert report.row("center+1").mean.score_error == pytest.approx(0.4 - 0.3)
     assert iou_of(report, "center:best") == 1.0
     assert iou_of(report, "center:top-score") == pytest.approx(0.2)
     assert report.ranking_gaps() == {"center": pytest.approx(0.8)}
 
 
-def test_top_score_may_be_token_0_and_box_takes_token_0_whatever_its_score():
+def test_top_score_may_be_token_0():
+    tokens = [rectangle(4, 2, 8, 8), EMPTY, TRUTH, EMPTY]  # IoU 0.5, 0, 1, 0
+    segmenter = KnownSegmenter({TRUTH_BOX: [tokens]}, scores=(0.9, 0.2, 0.8, 0.3))
+
+    report = evaluate(segmenter, [KnownRecord("one", [TRUTH])], config("box"))
+
+    assert iou_of(report, "box:top-score") == 0.5
+    assert report.ranking_gaps() == {"box": 0.5}
+
+
+def test_box_takes_token_0_whatever_its_score():
     tokens = [rectangle(4, 2, 8, 8), EMPTY, TRUTH, EMPTY]  # IoU 0.5, 0, 1, 0
     segmenter = KnownSegmenter({TRUTH_BOX: [tokens]}, scores=(0.1, 0.2, 0.9, 0.3))
 
@@ -173,6 +185,26 @@ def test_teacher_with_another_input_size_gets_the_clicks_of_the_student():
     asked = [[prompt.points_xy.tolist() for prompt in call] for call in student.calls]
     assert asked == [[prompt.points_xy.tolist() for prompt in call] for call in teacher.calls]
     assert len(asked[1][0]) == 1
+
+
+def test_teachers_mask_is_chosen_by_its_own_scores():
+    point, truth = (22.5, 12.5), rectangle(20, 10, 25, 15)
+    student = KnownSegmenter({point: [truth]})
+    tokens = [truth, EMPTY, EMPTY, rectangle(20, 10, 25, 12)]  # token 3: 10 of 25 px
+    teacher = KnownSegmenter({point: [tokens]}, scores=(0.9, 0.1, 0.2, 0.3))
+
+    report = evaluate(student, [KnownRecord("a", [truth])], config("center"), teacher=teacher)
+
+    assert report.row("center").mean.agreement == pytest.approx(10 / 25)
+
+
+def test_teacher_is_not_asked_again_where_the_student_is_right():
+    answers = {TRUTH_BOX: [TRUTH], (2.0, 12.0, 13.0, 19.0): [EMPTY, WIDE]}
+    student, teacher = KnownSegmenter(answers), KnownSegmenter(answers)
+
+    evaluate(student, [KnownRecord("a", [TRUTH, WIDE])], config("box+1"), teacher=teacher)
+
+    assert [len(call) for call in teacher.calls] == [len(call) for call in student.calls] == [2, 1]
 
 
 def test_fed_masks_are_each_models_own_chosen_logits():

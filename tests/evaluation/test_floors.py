@@ -40,20 +40,24 @@ def test_grabcut_finds_a_distinct_object_at_the_size_of_the_image():
     found = grabcut_mask(image, box, GrabCutConfig(longest_side=320))
 
     assert found.image_hw == (300, 480)
-    assert crop_iou(found, crop_mask(mask)) > 0.96
+    assert crop_iou(found, crop_mask(mask)) > 0.985  # a row of pixels too many costs 2 %
     assert crop_iou(filled_box(box, (300, 480)), crop_mask(mask)) < 0.8
 
 
-def test_grabcut_gives_the_same_answer_twice():
-    image, _ = photo((90, 120), (60, 50, 30, 20))
-    box = np.float32([25, 25, 95, 75])
+def test_grabcut_gives_the_same_answer_whatever_opencv_drew_before():
+    # A mosaic of random colours: without a seed, six runs on it gave three different answers.
+    rng = np.random.default_rng(0)
+    colors = rng.integers(0, 200, (12, 16, 3)).astype(np.uint8)
+    image = cv2.resize(colors, (160, 120), interpolation=cv2.INTER_NEAREST)
+    image += rng.integers(0, 50, image.shape).astype(np.uint8)
 
-    first = grabcut_mask(image, box, GrabCutConfig())
-    cv2.setRNGSeed(77)
+    answers = []
+    for seed in range(6):
+        cv2.setRNGSeed(seed * 991 + 3)
+        found = grabcut_mask(image, np.float32([20, 20, 130, 100]), GrabCutConfig(iterations=1))
+        answers.append(found.to_mask().tobytes())
 
-    np.testing.assert_array_equal(
-        grabcut_mask(image, box, GrabCutConfig()).to_mask(), first.to_mask()
-    )
+    assert len(set(answers)) == 1
 
 
 def test_grabcut_without_background_answers_with_the_box():

@@ -91,6 +91,15 @@ def test_low_res_logits_of_an_answer_are_a_prompt_for_the_next(segmenter):
     assert second.scores.tolist() == pytest.approx([0.9])
 
 
+def test_a_point_with_a_mask_prompt_is_answered_by_token_0(segmenter):
+    prompt = Prompt(points_xy=[(9.5, 3.5)], mask_logits=np.zeros((16, 16)))
+
+    masks = segmenter.segment(segmenter.encode(IMAGE), [Prompt(points_xy=[(1, 1)]), prompt])
+
+    assert masks.areas_px.tolist() == [3, 1]  # tokens 2 and 0
+    assert masks.scores.tolist() == pytest.approx([0.8, 0.9])
+
+
 def test_predict_logits_returns_all_four_answers(segmenter):
     logits, scores = segmenter.predict_logits(
         segmenter.encode(IMAGE), [Prompt(points_xy=[(0.5, 0.5)]), Prompt(box_xyxy=[0, 0, 2, 2])]

@@ -26,7 +26,7 @@ class PyramidEncoder(nn.Module):
         levels = (1, 2, 3, 4) if deepest_stride == 32 else (1, 2, 3)
         self.backbone = timm.create_model(backbone, features_only=True, out_indices=levels)
         _drop_unused_stages(self.backbone)
-        channels = self.backbone.feature_info.channels()
+        channels = self.backbone.feature_info.channels()  # type: ignore[union-attr,operator]
         self.stride4_channels, self.stride8_channels = channels[:2]
         self.laterals = nn.ModuleList(
             nn.Conv2d(width, embed_dim, 1, bias=False) for width in channels[2:]
@@ -37,7 +37,7 @@ class PyramidEncoder(nn.Module):
         """Map (B, 3, S, S) to an embedding at stride 16 and features at strides 8 and 4."""
         stride4, stride8, *deep = self.backbone(images)
         merged = self.laterals[-1](deep[-1])
-        for level, lateral in zip(deep[-2::-1], self.laterals[-2::-1], strict=True):  # type: ignore[arg-type]
+        for level, lateral in zip(deep[-2::-1], self.laterals[-2::-1], strict=True):
             merged = F.interpolate(merged, scale_factor=2.0, mode="bilinear", align_corners=False)
             merged = merged + lateral(level)
         return PyramidFeatures(self.neck(merged), stride8, stride4)

@@ -4,10 +4,11 @@ Sources: Wang et al. 2023, RepViT, arXiv:2307.09283; Zhou et al. 2023, EdgeSAM, 
 Parameter names are those of the published checkpoints, so they load strictly. The code is our own.
 """
 
+from itertools import accumulate
 from typing import Literal
 
 import torch.nn.functional as F
-from timm.layers import SqueezeExcite
+from timm.layers import SqueezeExcite  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from edgeseg.modeling.encoders.neck import build_neck
@@ -23,6 +24,8 @@ _STAGES = (
     (192, 16, True, {1, 3, 5, 7, 9, 11, 13}),
     (384, 3, True, {1}),
 )
+# Index of each stage's last block in `features`, whose block 0 is the stem.
+_STAGE_ENDS = tuple(accumulate(depth for _, depth, _, _ in _STAGES))
 
 
 class ChannelMixer(nn.Module):
@@ -100,6 +103,9 @@ class RepViTEncoder(nn.Module):
             "bicubic".
     """
 
+    stride4_channels = _STAGES[0][0]
+    stride8_channels = _STAGES[1][0]
+
     def __init__(self, embed_dim: int = 256, interpolation: Interpolation = "bicubic") -> None:
         super().__init__()
         stem = nn.Sequential(
@@ -120,16 +126,10 @@ class RepViTEncoder(nn.Module):
     def forward(self, images: Tensor) -> PyramidFeatures:
         """Map (B, 3, S, S) to features; stride 8 and 4 are the raw stage outputs."""
         x, levels = images, []
-        ends = [0]
-        for _, depth, _, _ in _STAGES:
-            ends.append(ends[-1] + depth)
         for index, block in enumerate(self.features):
             x = block(x)
-            if index in ends[1:]:
+            if index in _STAGE_ENDS:
                 levels.append(x)
         stride4, stride8, stride16, stride32 = levels
         merged = self.fuse_stage2(stride16) + self.fuse_stage3(stride32)
         return PyramidFeatures(self.neck(merged), stride8, stride4)
-
-    stride8_channels = _STAGES[1][0]
-    stride4_channels = _STAGES[0][0]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgeseg.modeling.promptable import PyramidFeatures
 
 
-class SamViT(ImageEncoderViT):
+class SamViT(ImageEncoderViT):  # type: ignore[misc]
     """SAM's image encoder with global attention in every fourth part of its depth.
 
     Args:

@@ -1,0 +1,204 @@
+"""Measure one training step of stage 2 and where its time goes, beside a straightforward step.
+
+The straightforward step has the same images, prompts, weights and losses, but keeps memory in NCHW,
+gathers the embedding of every prompt by index, runs segment-anything's own decoder on it and
+upsamples each instance to the full input size before the loss. Both are timed alternately in one
+process on real images; see benchmarks/README.md.
+"""
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
+from torch import Tensor
+
+from edgeseg.data.augmentation import AugmentationConfig, ColorConfig, CropConfig
+from edgeseg.data.batches import TrainingBatch
+from edgeseg.data.loading import build_loader
+from edgeseg.data.sources import SourceConfig, list_records
+from edgeseg.data.training import TrainingDataset
+from edgeseg.distill.losses import MaskLossWeights, content_mask, ground_truth_masks, mask_losses
+from edgeseg.distill.optimization import freeze_norms
+from edgeseg.distill.prompt_losses import disagreement_clicks, model_frame
+from edgeseg.distill.stage_config import PromptStageConfig, TargetsConfig
+from edgeseg.distill.stages import PromptStage
+from edgeseg.distill.step_random import StepRandom
+from edgeseg.files import write_atomically
+from edgeseg.modeling.prompt_batch import PromptGroups
+from edgeseg.modeling.promptable import PromptableNet
+from edgeseg.modeling.registry import build_model
+
+WEIGHTS = MaskLossWeights()
+
+
+class StraightforwardStep:
+    """The baseline: the same two rounds of box prompts, decoded by segment-anything's modules."""
+
+    def __init__(self, net: PromptableNet) -> None:
+        self.encoder = copy.deepcopy(net.image_encoder).to(memory_format=torch.contiguous_format)
+        self.size, grid = net.image_size, net.image_size // 16
+        self.prompts = PromptEncoder(256, (grid, grid), (self.size, self.size), 16)
+        transformer = TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8)
+        self.decoder = MaskDecoder(transformer_dim=256, transformer=transformer)
+        for part, name in ((self.prompts, "prompt_encoder"), (self.decoder, "mask_decoder")):
+            state = getattr(net, name).state_dict()
+            part.load_state_dict({key: state[key] for key in part.state_dict()})
+        for part in (self.prompts, self.decoder):
+            part.requires_grad_(part is self.decoder)
+
+    def loss(self, batch: TrainingBatch, random: StepRandom) -> Tensor:
+        """Return the mean mask loss of both rounds, computed at the full input size."""
+        counts, full = batch.counts, (self.size, self.size)
+        frame = model_frame(batch.image_hw, self.size)
+        index = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        embedding = self.encoder(batch.student_images.contiguous()).embedding
+        boxes = batch.boxes_xyxy * frame.scale_xy.repeat(1, 2)[index] - 0.5
+        valid = content_mask(frame.content_hw, self.size, full)[index]
+        targets = F.interpolate(batch.masks[:, None].float(), full) > 0
+        points, total = None, torch.zeros(())
+        for round_index in range(2):
+            sparse, dense = self.prompts(points=points, boxes=boxes, masks=None)
+            answers = [
+                self.decoder.predict_masks(
+                    embedding[[i]],
+                    self.prompts.get_dense_pe(),
+                    sparse[index == i],
+                    dense[index == i],
+                )
+                for i in range(len(counts))
+            ]
+            scores = torch.cat([answer[1] for answer in answers])
+            low_res = torch.cat([answer[0] for answer in answers])
+            logits = F.interpolate(low_res, full, mode="bilinear", align_corners=False)
+            losses = mask_losses(logits.flatten(2), targets.flatten(2), valid.flatten(2), WEIGHTS)
+            total = total + ground_truth_masks(losses).total / (2 * len(index))
+            mine = logits.detach()[torch.arange(len(index)), scores.argmax(dim=1)] > 0
+            draw = random.uniform("clicks", round_index, PromptGroups(counts))
+            cells, labels = disagreement_clicks(mine, targets[:, 0], valid[:, 0], draw)
+            points = (cells[:, None], labels[:, None].clamp(min=-1))
+        return total
+
+
+def our_loss(stage: PromptStage, batch: TrainingBatch, random: StepRandom) -> Tensor:
+    """Return the same loss through the code that trains."""
+    part = stage.losses(batch, random)["truth_mask"]
+    return part.total / part.count
+
+
+def timed(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> tuple[float, float, float]:
+    """Return the loss and the seconds of forward and backward pass."""
+    for parameter in parameters:
+        parameter.grad = None
+    started = time.perf_counter()
+    value = loss()
+    forward_s = time.perf_counter() - started
+    value.backward()
+    return float(value.detach()), forward_s, time.perf_counter() - started - forward_s
+
+
+def encoder_seconds(net: PromptableNet, batch: TrainingBatch) -> float:
+    """Return the seconds of the image encoder's forward pass."""
+    started = time.perf_counter()
+    net.encode(batch.student_images.contiguous(memory_format=torch.channels_last))
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Time both steps alternately, print the figures and write them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="$EDGESEG_DATA", help="SA-1B folder with train splits")
+    parser.add_argument("--model", default="edgeseg_s")
+    parser.add_argument("--image-size", type=int, default=320)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--instances", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each kind")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/training_step.json"))
+    options = parser.parse_args()
+
+    torch.manual_seed(0)
+    net = build_model(options.model, options.image_size, imagenet=True)
+    net = net.to(memory_format=torch.channels_last).train()
+    freeze_norms(net)
+    baseline = StraightforwardStep(net)
+    freeze_norms(baseline.encoder.train())
+    net.prompt_encoder.requires_grad_(False)
+    config = PromptStageConfig(
+        steps=1, targets=TargetsConfig(teacher=0, ground_truth=1), box_share=1.0
+    )
+    stage = PromptStage(net, None, config)
+    ours = [p for p in net.parameters() if p.requires_grad]
+    theirs = [*baseline.encoder.parameters(), *baseline.decoder.parameters()]
+
+    records = list_records([SourceConfig(format="sa1b", path=options.data, split="train")])
+    augmentation = AugmentationConfig(crop=CropConfig(), color=ColorConfig())
+    dataset = TrainingDataset(
+        records,
+        0,
+        options.image_size,
+        max_instances=options.instances,
+        box_share=1.0,
+        augmentation=augmentation,
+        balance_domains=True,
+    )
+    loader = iter(build_loader(dataset, 0, options.rounds + 1, options.batch_size, num_workers=1))
+    rows: list[dict[str, Any]] = []
+    for step in range(options.rounds + 1):
+        started = time.perf_counter()
+        batch = next(loader)
+        loading_s = time.perf_counter() - started
+        positions = range(step * options.batch_size, (step + 1) * options.batch_size)
+        random = StepRandom(0, positions, batch.counts)
+        loss, forward_s, backward_s = timed(lambda: our_loss(stage, batch, random), ours)  # noqa: B023
+        other, *other_s = timed(lambda: baseline.loss(batch, random), theirs)  # noqa: B023
+        row = {
+            "prompts": sum(batch.counts),
+            "loading_s": loading_s,
+            "encoder_forward_s": encoder_seconds(net, batch),
+            "forward_s": forward_s,
+            "backward_s": backward_s,
+            "straightforward_s": sum(other_s),
+            "loss": loss,
+            "straightforward_loss": other,
+        }
+        print(json.dumps(row))
+        rows.append(row)
+
+    def median(name: str) -> float:
+        return statistics.median(row[name] for row in rows[1:])  # the first step warms up
+
+    step_s = median("forward_s") + median("backward_s")
+    result = {
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        **{
+            name: getattr(options, name)
+            for name in ("model", "image_size", "batch_size", "instances")
+        },
+        "images_per_s": options.batch_size / step_s,
+        "straightforward_images_per_s": options.batch_size / median("straightforward_s"),
+        "speedup": median("straightforward_s") / step_s,
+        "loading_share": median("loading_s") / (median("loading_s") + step_s),
+        "median": {name: median(name) for name in rows[0]},
+        "steps": rows,
+    }
+    text = json.dumps(result, indent=2)
+    write_atomically(options.out, lambda path: path.write_text(text + "\n", "utf-8"))
+    print(
+        f"{result['images_per_s']:.2f} images/s, straightforward "
+        f"{result['straightforward_images_per_s']:.2f}, {result['speedup']:.1f} times; "
+        f"loading {result['loading_share']:.1%}"
+    )
+
+
+if __name__ == "__main__":
+    main()
