@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from edgeseg.data.augmentation import AugmentationConfig
 from edgeseg.data.sources import SourceConfig
@@ -182,7 +181,7 @@ def parse_config(tables: dict[str, Any], source: str) -> RunConfig:
         raise ConfigError(f"{source}: {problems}") from error
 
 
-def _problem(details: ErrorDetails) -> str:
+def _problem(details: Any) -> str:
     place = ".".join(str(part) for part in details["loc"])
     if details["type"] == "extra_forbidden":
         return f"{place} is unknown; known here are {', '.join(_known_keys(details['loc'][:-1]))}"

@@ -21,7 +21,6 @@ import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -69,6 +68,7 @@ class RunFolder:
 
         Raises:
             RunError: There is no run in it.
+            ConfigError: Its settings were changed and are not valid.
         """
         file = path / "config.json"
         try:
@@ -98,7 +98,7 @@ class RunFolder:
             return None
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError) as error:
+        except Exception as error:  # damaged bytes make an unpickler fail in any way
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RunError(f"{path} is damaged: {reason}; delete it to start over") from error
         if not isinstance(checkpoint, dict):

@@ -13,13 +13,15 @@ WIDTH = 32
 
 
 def randomised(module, seed=0):
-    """Give every norm, bias and zero-initialised weight values of its own; return the module."""
+    """Draw every weight, bias and statistic anew, zero-initialised ones too; return the module."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in module.parameters():
+        for name, parameter in module.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim == 1:
-                parameter.add_(0.2 * noise)
+            if name.endswith("bias"):
+                parameter.copy_(0.2 * noise)
+            elif parameter.ndim == 1:  # the weight of a norm
+                parameter.copy_(1 + 0.2 * noise)
             else:
                 fan_in = max(1, parameter[0].numel())
                 parameter.copy_(noise / fan_in**0.5)
@@ -29,6 +31,8 @@ def randomised(module, seed=0):
                 buffer.copy_(1 + 0.2 * noise.abs())
             elif name.endswith("running_mean"):
                 buffer.copy_(0.2 * noise)
+            elif name.endswith("gaussian_matrix"):
+                buffer.copy_(noise)
     return module
 
 

@@ -86,7 +86,7 @@ def test_each_prompt_starts_from_its_box_or_its_point():
         ),
         (
             {"mask_logits": torch.zeros(1, 1, 8, 8)},
-            r"mask_logits must be \(T, 1, S/4, S/4\) with T = 3, .*got \(1, 1, 8, 8\); give one row",
+            r"must be \(T, 1, S/4, S/4\) with T = 3, .*got \(1, 1, 8, 8\); give one row",
         ),
         ({"mask_logits": torch.zeros(3, 8, 8)}, r"mask_logits must be .*got \(3, 8, 8\)"),
         ({"has_mask": torch.ones(2)}, r"has_mask must be \(T,\) with T = 3, .*got \(2,\)"),

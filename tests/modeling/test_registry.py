@@ -1,11 +1,9 @@
 import pytest
 import torch
 from segment_anything import sam_model_registry
-from torch import nn
 
 from edgeseg.errors import ConfigError, ImageError, WeightsError
 from edgeseg.modeling import MODELS, build_model
-from edgeseg.modeling.layers import LayerNorm2d
 from edgeseg.modeling.reparam import fuse
 
 SMALL = sorted(set(MODELS) - {"vit_b", "vit_l", "vit_h"})
@@ -93,18 +91,16 @@ def test_models_are_as_small_as_their_names_say():
 def test_image_encoders_are_made_of_what_every_device_runs(name):
     encoder = fuse(build_model(name).image_encoder)
 
-    leaves = {type(part) for part in encoder.modules() if not list(part.children())}
-    activations = {nn.ReLU, nn.ReLU6, nn.GELU, nn.Sigmoid, nn.Identity}
-    assert leaves <= {nn.Conv2d, LayerNorm2d} | activations
+    leaves = {type(part).__name__ for part in encoder.modules() if not list(part.children())}
+    activations = {"ReLU", "ReLU6", "GELU", "Sigmoid", "Identity"}
+    assert leaves <= {"Conv2d", "LayerNorm2d"} | activations  # no attention, no batch norm
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ["edgeseg_tiny", "vit_tiny"])
 @pytest.mark.parametrize(
     ("image_size", "nearest"), [(100, 128), (0, 64), (-64, 64), (95, 64), (1000, 1024)]
 )
 def test_a_size_that_is_no_multiple_of_64_is_refused(name, image_size, nearest):
-    if name in ("edgeseg_m", "edgeseg_s", "edgesam"):  # the same builders, slower
-        pytest.skip("built like the smaller ones")
     with pytest.raises(ImageError, match=f"multiple of 64, got {image_size}; use {nearest}$"):
         build_model(name, image_size=image_size)
 

@@ -1,0 +1,45 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from edgeseg.cli import build_app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def shell_lines(text: str) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line]
+
+
+def test_ci_runs_the_test_command_of_the_readme_to_the_letter():
+    (command,) = [line for line in shell_lines(README) if line.endswith("python -m pytest")]
+
+    assert command in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+
+
+def test_every_folder_and_file_the_readme_links_to_exists():
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    folders = re.findall(r"^\| `([\w/]+/)`", README, re.MULTILINE)
+
+    assert links
+    assert folders
+    assert [name for name in links + folders if not (ROOT / name).exists()] == []
+
+
+def test_every_part_of_the_package_stands_in_the_file_map():
+    parts = {path.parent.name for path in (ROOT / "edgeseg").glob("*/__init__.py")}
+
+    assert parts <= set(re.findall(r"`edgeseg/(\w+)/`", README))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/distilling.md"])
+def test_every_command_in_the_documentation_exists(page):
+    lines = shell_lines((ROOT / page).read_text("utf-8"))
+    words = [match for line in lines for match in re.findall(r"(?:^|&& |-m )edgeseg (\w+)", line)]
+    commands = {command.name for command in build_app().registered_commands}
+
+    assert words
+    assert set(words) <= commands
