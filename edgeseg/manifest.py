@@ -63,11 +63,11 @@ def read_manifest(folder: Path) -> ModelManifest:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise WeightsError(
-            f"{path} is no valid model manifest: {'; '.join(problems)}; correct it or fetch it again"
+            f"{path} is no valid model manifest: {'; '.join(problems)}; correct or fetch it again"
         ) from error
     except ValueError as error:  # no TOML, or no UTF-8
         raise WeightsError(
-            f"{path} is no valid model manifest: {error}; correct it or fetch it again"
+            f"{path} is no valid model manifest: {error}; correct or fetch it again"
         ) from error
     weights = folder / manifest.weights
     if not weights.is_file():

@@ -91,7 +91,7 @@ def test_missing_weights_are_named(released):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"model = ", r"model\.toml is no valid model manifest: .*; correct it or fetch it again"),
+        (b"model = ", r"model\.toml is no valid model manifest: .*; correct or fetch it again"),
         (b"\xff\xfe", "is no valid model manifest: .*utf-8"),
         (b'model = "edgeseg_s"', "manifest: image_size: Field required; sha256: Field required"),
         (b'modle = "edgeseg_s"', "modle: Extra inputs are not permitted"),

@@ -177,15 +177,15 @@ def parse_config(tables: dict[str, Any], source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tables)
     except ValidationError as error:
-        problems = "; ".join(_problem(details) for details in error.errors())
+        problems = "; ".join(_problem(d["type"], d["loc"], d["msg"]) for d in error.errors())
         raise ConfigError(f"{source}: {problems}") from error
 
 
-def _problem(details: Any) -> str:
-    place = ".".join(str(part) for part in details["loc"])
-    if details["type"] == "extra_forbidden":
-        return f"{place} is unknown; known here are {', '.join(_known_keys(details['loc'][:-1]))}"
-    message = details["msg"].removeprefix("Value error, ")
+def _problem(kind: str, keys: tuple[str | int, ...], message: str) -> str:
+    place = ".".join(str(key) for key in keys)
+    if kind == "extra_forbidden":
+        return f"{place} is unknown; known here are {', '.join(_known_keys(keys[:-1]))}"
+    message = message.removeprefix("Value error, ")
     return f"{place}: {message}" if place else message
 
 

@@ -243,7 +243,11 @@ class StageRun:
         local_size = config.batch_size // self.fabric.world_size
         first = step * config.batch_size + self.fabric.global_rank * local_size
         random = StepRandom(
-            self.config.seed, range(first, first + local_size), batch.counts, self.fabric.device
+            self.config.seed,
+            range(first, first + local_size),
+            batch.counts,
+            self.fabric.device,
+            progress=step / self.num_steps,
         )
         set_learning_rate(self.optimizer, learning_rate_at(step, self.num_steps, config))
         report = take_step(

@@ -207,7 +207,8 @@ def _round_losses(
 ) -> dict[str, Mean]:
     logits = output.low_res_logits.float().flatten(2)  # (T, 4, N)
     inside = valid.flatten(2)  # (T, 1, N)
-    weights = MaskLossWeights(config.bce_weight, config.dice_weight, config.balance)
+    balance = random.progress < config.balanced_share
+    weights = MaskLossWeights(config.bce_weight, config.dice_weight, balance)
     compare = _pixel_comparison(logits, inside, weights)
     if config.uncertain_points is not None:
         draw = random.uniform("points", round_index, PromptGroups(random.counts), logits.shape[2])

@@ -142,7 +142,9 @@ class PromptStageConfig(ScheduleConfig):
         bce_weight: Of binary cross-entropy.
         dice_weight: Of Dice loss.
         score_weight: Of the predicted scores' squared error.
-        balance: Give the mask's own pixels half of the cross-entropy's weight.
+        balanced_share: Share of the stage, from its start, in which the mask's own pixels get half
+            of the cross-entropy's weight, however few they are. It helps a decoder off the answer
+            "nothing"; without it masks end tighter.
         targets: Teacher's masks, ground truth or both.
         train: Which parts learn.
         lora: Low-rank updates instead of full ones, or None.
@@ -161,7 +163,7 @@ class PromptStageConfig(ScheduleConfig):
     bce_weight: float = Field(default=5.0, ge=0)
     dice_weight: float = Field(default=5.0, ge=0)
     score_weight: float = Field(default=1.0, ge=0)
-    balance: bool = False
+    balanced_share: float = Field(default=0.0, ge=0, le=1)
     targets: TargetsConfig = TargetsConfig()
     train: TrainedPartsConfig = TrainedPartsConfig()
     lora: LoraConfig | None = None

@@ -22,6 +22,7 @@ class StepRandom:
         positions: Place of each image of the batch in the training stream.
         counts: Prompts of each image.
         device: Where the numbers are wanted.
+        progress: Share of the stage that is done, 0 at its first step.
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class StepRandom:
         positions: Sequence[int],
         counts: tuple[int, ...],
         device: torch.device | str = "cpu",
+        progress: float = 0.0,
     ) -> None:
         self.counts = counts
+        self.progress = progress
         self._seed = seed
         self._positions = tuple(positions)
         self._device = device

@@ -4,12 +4,13 @@ import pytest
 
 from edgeseg.data.sources import expand_path
 from edgeseg.distill.config import parse_config, read_config
+from edgeseg.distill.recipes import find_recipe, recipe_names
 from edgeseg.distill.stage_config import EncoderStageConfig, PromptStageConfig
 from edgeseg.errors import ConfigError, DataError
+from edgeseg.modeling.registry import MODELS
 
 DATA = {"train": [{"format": "sa1b", "path": "photos"}]}
 TRUTH = {"steps": 5, "targets": {"teacher": 0, "ground_truth": 1}}
-CONFIGS = Path(__file__).parents[2] / "configs"
 MINIMAL = """
 [student]
 model = "edgeseg_s"
@@ -224,7 +225,7 @@ def test_a_file_is_read_and_what_is_absent_is_off(tmp_path):
         ("seed=3", lambda c: c.seed == 3),
         ("engine.ema_decay=0.5", lambda c: c.engine.ema_decay == 0.5),
         ("prompt_stage.learning_rate=2e-3", lambda c: c.prompt_stage.learning_rate == 2e-3),
-        ("prompt_stage.balance=true", lambda c: c.prompt_stage.balance is True),
+        ("prompt_stage.balanced_share=1", lambda c: c.prompt_stage.balanced_share == 1),
         ('engine.norms="batch"', lambda c: c.engine.norms == "batch"),
         ("engine.norms=batch", lambda c: c.engine.norms == "batch"),
         (" student.decoder = a = b.pth ", lambda c: c.student.decoder == "a = b.pth"),
@@ -315,6 +316,16 @@ def test_resolved_settings_read_back_as_the_same_ones():
     assert parse_config(config.model_dump(mode="json"), "config.json") == config
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.name)
-def test_ready_configs_are_valid(path):
-    assert read_config(path).student.model
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_valid(name):
+    assert read_config(find_recipe(name)).student.model in MODELS
+
+
+def test_a_recipe_is_found_by_name_and_a_file_by_its_path(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL)
+
+    assert find_recipe(str(path)) == path
+    assert find_recipe("distill_s").name == "distill_s.toml"
+    with pytest.raises(ConfigError, match="no file and no recipe 'distill_q'; recipes are distill"):
+        find_recipe("distill_q")

@@ -332,7 +332,11 @@ def test_points_are_where_each_mask_token_hesitates():
 
     student = ScriptedNet(64, (answer, scores(1)))
     settings = config(
-        refinement_rounds=0, uncertain_points=points, bce_weight=1.0, dice_weight=0.0, balance=False
+        refinement_rounds=0,
+        uncertain_points=points,
+        bce_weight=1.0,
+        dice_weight=0.0,
+        balanced_share=0,
     )
     loss = value(losses_of(student, teacher, clicked_batch(), settings)["teacher_mask"])
 

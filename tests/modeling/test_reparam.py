@@ -49,9 +49,9 @@ def test_three_branches_become_one_kernel():
 @pytest.mark.parametrize("name", ENCODERS)
 @torch.no_grad()
 def test_a_fused_encoder_gives_the_same_features(name):
-    encoder = randomised(ENCODERS[name]())
+    encoder = randomised(ENCODERS[name]()).double()  # rounding grows through so many random layers
     before = copy.deepcopy(encoder.state_dict())
-    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).double()
 
     fused = fuse(encoder)
 
@@ -63,7 +63,7 @@ def test_a_fused_encoder_gives_the_same_features(name):
     assert plain.embedding.std() > 0.1
     for level in ("embedding", "stride8", "stride4"):
         expected = getattr(plain, level)
-        tolerance = 1e-4 * float(expected.abs().max())
+        tolerance = 1e-9 * float(expected.abs().max())
         torch.testing.assert_close(getattr(answer, level), expected, rtol=0, atol=tolerance)
 
 

@@ -40,7 +40,7 @@ def test_two_real_images_are_learned_by_heart(tmp_path):
                 "max_grad_norm": 1.0,
                 "box_share": 1.0,
                 "box_jitter": 0.0,
-                "balance": True,
+                "balanced_share": 0.5,
                 "targets": {"teacher": 0.0, "ground_truth": 1.0},
                 "train": {"prompt_encoder": True},
             },
