@@ -8,14 +8,11 @@ Source: choice of the mask and stability score follow SAM (Kirillov et al. 2023,
 the run-length code is the one of the COCO annotations (Lin et al. 2014, arXiv:1405.0312).
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.errors import DataError
 from edgeseg.geometry import ModelFrame
 from edgeseg.mask_crop import MaskCrop, tight_rectangle
 from edgeseg.prompts import ABSENT
@@ -179,82 +176,3 @@ def boxes_of_masks(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
     [[1.0, 1.0, 3.0, 2.0]]
     """
     return np.array([tight_rectangle(mask) for mask in masks], np.float32).reshape(-1, 4)
-
-
-def encode_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return the COCO run-length code of a mask, (H, W) bool, with a compressed string.
-
-    >>> encode_rle(np.array([[0, 1], [0, 1]], bool))
-    {'size': [2, 2], 'counts': '22'}
-    """
-    height, width = mask.shape
-    pixels = np.asarray(mask, np.bool_).ravel(order="F")
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    starts = [0, 0] if pixels.size and pixels[0] else [0]  # the first run is always background
-    edges = np.concatenate([starts, changes, [pixels.size]]).astype(np.int64)
-    return {"size": [height, width], "counts": _counts_to_text(edges[1:] - edges[:-1])}
-
-
-def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Return the (H, W) bool mask of a COCO run-length code.
-
-    Args:
-        rle: `size` [height, width] and `counts`, either a compressed str or bytes, or a list of
-            run lengths.
-
-    Raises:
-        DataError: A key is missing, or the runs do not fill the mask.
-
-    >>> decode_rle({"size": [2, 2], "counts": [2, 2]}).astype(int).tolist()
-    [[0, 1], [0, 1]]
-    """
-    try:
-        (height, width), counts = rle["size"], rle["counts"]
-        is_text = isinstance(counts, str | bytes)
-        runs = _text_to_counts(counts) if is_text else np.asarray(counts, np.int64)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            "a run-length code needs `size` [height, width] and `counts` (a COCO string or a list "
-            f"of runs), got {str(rle)[:120]}"
-        ) from error
-    if (runs < 0).any() or runs.sum() != height * width:
-        raise DataError(
-            f"the runs of a run-length code must add up to {height} x {width} = {height * width} "
-            f"pixels, got {int(runs.sum())}; the annotation is damaged or of another image"
-        )
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
-
-
-def _counts_to_text(counts: NDArray[np.int64]) -> str:
-    """Write run lengths as COCO does: differences to the run before last, 5 bits a character."""
-    rest = counts.copy()
-    rest[3:] -= counts[1:-2]
-    columns, used = [], []
-    is_open = np.ones(len(rest), np.bool_)
-    while is_open.any():
-        bits = rest & 31
-        rest = rest >> 5  # arithmetic, so negative numbers end as -1
-        used.append(is_open)
-        is_open = is_open & np.where(bits & 16, rest != -1, rest != 0)
-        columns.append(bits + 32 * is_open + 48)
-    characters = np.stack(columns, axis=1)[np.stack(used, axis=1)]  # (number of characters,)
-    return characters.astype(np.uint8).tobytes().decode("ascii")
-
-
-def _text_to_counts(text: str | bytes) -> NDArray[np.int64]:
-    data = text.encode("ascii") if isinstance(text, str) else text
-    codes = np.frombuffer(data, np.uint8).astype(np.int64) - 48
-    if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise ValueError("not a compressed run-length string")
-    ends = np.flatnonzero((codes & 32) == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > 12:  # 60 bits
-        raise ValueError("a run is longer than any image")
-    places = np.arange(len(codes)) - np.repeat(starts, lengths)
-    counts = np.add.reduceat((codes & 31) << (5 * places), starts)
-    counts -= np.where(codes[ends] & 16, np.int64(1) << (5 * lengths), 0)  # sign
-    counts[1::2] = np.cumsum(counts[1::2])
-    counts[2::2] = np.cumsum(counts[2::2])
-    return counts

@@ -31,8 +31,9 @@ def distill(
     """Distil a promptable student and evaluate it on the way.
 
     Recipes: ground_truth_m, distill_s, sa1b_1_percent. The run folder holds settings, metrics,
-    checkpoints, evaluations with pictures, and the result `student.safetensors`. Ctrl-C saves and stops; --resume continues exactly there. Start it with
-    `torchrun -m edgeseg distill ...` to use several GPUs or machines.
+    checkpoints, evaluations with pictures, and the result `student.safetensors`. Ctrl-C saves and
+    stops; --resume continues exactly there. `torchrun -m edgeseg distill ...` uses several GPUs or
+    machines.
     """
     if (config is None) == (resume is None):
         raise typer.BadParameter("give either a CONFIG or --resume FOLDER")

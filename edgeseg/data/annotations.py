@@ -6,7 +6,7 @@ an image with `image` {height, width, ...} and `annotations` [{segmentation, ...
 
 import json
 
-from edgeseg.data.run_lengths import CocoRle, rle_of_segmentation
+from edgeseg.data.segmentations import CocoRle, rle_of_segmentation
 from edgeseg.errors import DataError
 
 

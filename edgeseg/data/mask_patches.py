@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.run_lengths import CocoRle, decode_rle
+from edgeseg.data.segmentations import CocoRle
 from edgeseg.errors import DataError
 from edgeseg.geometry import ModelFrame
+from edgeseg.run_lengths import decode_rle
 
 
 @dataclass(frozen=True, eq=False)

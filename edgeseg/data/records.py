@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.data.annotations import parse_annotations
-from edgeseg.data.run_lengths import CocoRle
+from edgeseg.data.segmentations import CocoRle
 from edgeseg.errors import DataError
 from edgeseg.images import decode_image
 

@@ -10,7 +10,7 @@ from edgeseg.data.augmentation import AugmentationConfig, View, sample_view
 from edgeseg.data.mask_patches import MaskPatch
 from edgeseg.data.prompt_sampling import draw_point, jitter_box
 from edgeseg.data.records import ImageRecord
-from edgeseg.data.run_lengths import CocoRle
+from edgeseg.data.segmentations import CocoRle
 from edgeseg.errors import ConfigError
 from edgeseg.geometry import ModelFrame
 from edgeseg.preprocess import preprocess, resize_longest_side

@@ -19,8 +19,9 @@ from edgeseg.data.records import ByteRange, ImageRecord
 from edgeseg.errors import DataError, ImageError
 from edgeseg.files import write_atomically
 from edgeseg.metrics import mask_iou
-from edgeseg.postprocess import content_logits, encode_rle, stability_score, upsample_masks
+from edgeseg.postprocess import content_logits, stability_score, upsample_masks
 from edgeseg.prompts import Prompt
+from edgeseg.run_lengths import encode_rle
 from edgeseg.runtime.segmenter import Segmenter
 
 

@@ -13,8 +13,8 @@ from edgeseg.errors import DataError
 from edgeseg.evaluation.config import EvaluationConfig, Start
 from edgeseg.mask_crop import MaskCrop, crop_mask, joint_window
 from edgeseg.metrics import crop_boundary
-from edgeseg.postprocess import decode_rle
 from edgeseg.prompts import Prompt
+from edgeseg.run_lengths import decode_rle
 
 
 class Record(Protocol):

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import ImageError
-from edgeseg.postprocess import encode_rle
 from edgeseg.preprocess import check_image
 from edgeseg.prompts import Prompt
+from edgeseg.run_lengths import encode_rle
 from edgeseg.runtime.drawing import draw_masks, draw_prompts
 from edgeseg.runtime.outlines import trace_polygons
 

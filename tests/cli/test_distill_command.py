@@ -9,7 +9,7 @@ from edgeseg.cli.distill import stop_signals
 from edgeseg.distill.config import read_config
 from edgeseg.distill.recipes import find_recipe, recipe_names
 from edgeseg.errors import ConfigError
-from edgeseg.postprocess import encode_rle
+from edgeseg.run_lengths import encode_rle
 
 CONFIG = """
 student = {{ model = "edgeseg_tiny" }}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from edgeseg.cli import main
-from edgeseg.postprocess import encode_rle
+from edgeseg.run_lengths import encode_rle
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import json
 import cv2
 
 from edgeseg.cli import main
-from edgeseg.postprocess import decode_rle
+from edgeseg.run_lengths import decode_rle
 
 
 def test_a_mask_per_object_and_an_overlay_are_written_at_the_size_of_the_photo(

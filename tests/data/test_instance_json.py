@@ -4,9 +4,9 @@ import pytest
 from pycocotools import mask as coco_mask
 from tiny_data_sets import rectangle, write_image
 
-from edgeseg.data.run_lengths import decode_rle
 from edgeseg.data.sources import SourceConfig, list_records
 from edgeseg.errors import DataError
+from edgeseg.run_lengths import decode_rle
 
 
 def coco_document():

@@ -6,8 +6,8 @@ import pytest
 from tiny_data_sets import rectangle, rle_json, sa1b_json, write_pair
 
 from edgeseg.data.records import ByteRange, ImageRecord, InlineAnnotations
-from edgeseg.data.run_lengths import decode_rle
 from edgeseg.errors import DataError, ImageError
+from edgeseg.run_lengths import decode_rle
 
 
 def record_of(stem):

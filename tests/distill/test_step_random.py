@@ -36,7 +36,7 @@ def test_numbers_are_float32_below_one():
     numbers = drawn([3], (1,), width=10_000)
 
     assert numbers.dtype == torch.float32
-    assert 0 <= numbers.min()
+    assert numbers.min() >= 0
     assert numbers.max() < 1
     assert numbers.mean().item() == pytest.approx(0.5, abs=0.02)  # 0.29 / sqrt(10,000) = 0.003
 

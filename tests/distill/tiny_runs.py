@@ -11,7 +11,7 @@ from edgeseg.distill.distiller import Distiller
 from edgeseg.distill.run_folder import RunFolder
 from edgeseg.modeling.checkpoints import save_weights
 from edgeseg.modeling.registry import build_model
-from edgeseg.postprocess import encode_rle
+from edgeseg.run_lengths import encode_rle
 
 IMAGE_SIZES_HW = ((30, 40), (40, 24), (36, 36), (20, 48))
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgeseg.geometry import ModelFrame
-from edgeseg.postprocess import encode_rle
 from edgeseg.prompts import Prompt
+from edgeseg.run_lengths import encode_rle
 
 IMAGE_HW = (24, 32)
 

@@ -7,8 +7,8 @@ from known_answers import KnownRecord, KnownSegmenter, rectangle
 from edgeseg.data.records import ByteRange, ImageRecord
 from edgeseg.errors import DataError, ImageError
 from edgeseg.evaluation import EvaluationConfig, GrabCutConfig, evaluate
-from edgeseg.postprocess import encode_rle
 from edgeseg.prompts import Prompt
+from edgeseg.run_lengths import encode_rle
 from edgeseg.runtime import Segmenter
 
 # An object 8 wide and 6 high: 48 px, box 4 2 12 8, centre point between the middle pixels.

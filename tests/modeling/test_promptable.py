@@ -62,19 +62,22 @@ def test_forward_encodes_and_decodes():
     assert torch.equal(output.iou_scores, expected.iou_scores)
 
 
-def test_a_point_means_the_same_place_at_every_input_size():
+@torch.no_grad()
+def test_features_of_another_input_size_put_prompts_into_their_own_frame():
     network = randomised(net(high_res=False)).eval()
-    small = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    large = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    labels = torch.tensor([[1]])
+    trained_larger = randomised(net(high_res=False)).eval()
+    trained_larger.image_size = 128
+    embedding = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    prompts = PromptBatch(torch.tensor([[[100.0, 40.0]]]), torch.tensor([[1]]), (1,))
 
-    tokens = [
-        network.prompt_encoder(PromptBatch(torch.tensor([[xy]]), labels, (1,)), size, (4, 4))
-        for xy, size in (([10.0, 40.0], 64), ([20.0, 80.0], 128))
-    ]
+    output = network.decode(ImageFeatures(embedding), prompts)  # 8 cells are 128 pixels
 
-    torch.testing.assert_close(tokens[0].sparse, tokens[1].sparse)
-    assert network.encode(large).embedding.shape == (1, 16, 8, 8)
+    expected = trained_larger.decode(ImageFeatures(embedding), prompts)
+    assert torch.equal(output.low_res_logits, expected.low_res_logits)
+    tokens = network.prompt_encoder(prompts, 128, (8, 8)).sparse[0, 0]
+    position = network.prompt_encoder.pe_layer(torch.tensor([100 / 128, 40 / 128]))
+    kind = network.prompt_encoder.point_embeddings[1].weight[0]
+    torch.testing.assert_close(tokens, position + kind)
 
 
 def test_detached_features_have_the_same_values_without_history():

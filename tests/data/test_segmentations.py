@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from edgeseg.data.run_lengths import decode_rle, parse_runs, rle_of_segmentation
+from edgeseg.data.segmentations import rle_of_segmentation
 from edgeseg.errors import DataError
+from edgeseg.run_lengths import decode_rle, parse_runs
 
 HW = (3, 5)  # 3 px high, 5 px wide: 15 pixels
 
