@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,11 @@ def test_every_command_in_the_documentation_exists(page):
 
     assert words
     assert set(words) <= commands
+
+
+def test_the_tables_of_the_readme_are_those_of_the_committed_results():
+    program = ROOT / "benchmarks" / "render_tables.py"
+
+    run = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True)
+
+    assert run.stdout.strip() in README

@@ -85,7 +85,7 @@ def test_a_stage_has_exactly_one_length(stage, length):
         ({"sede": 1}, "sede is unknown; known here are augmentation, data, encoder_stage, engine"),
         (
             {"student": {"model": "edgeseg_s", "sizes": 1}},
-            "student.sizes is unknown; known here are decoder, image_size, imagenet, model, weights",
+            "student.sizes is unknown; known here are decoder, image_size, imagenet, model, wei",
         ),
         (
             {"prompt_stage": TRUTH | {"targets": {"truth": 1}}},

@@ -12,7 +12,6 @@ from tiny_runs import (
     save_teacher,
     start,
     write_image,
-    write_pairs,
 )
 
 from edgeseg.distill.config import parse_config
@@ -485,9 +484,3 @@ def test_a_decoder_of_another_width_is_refused(tmp_path):
 
     with pytest.raises(WeightsError, match="other shape"):
         student_of(net, decoder="teacher")
-
-
-def test_pairs_are_as_the_tests_above_take_them(tmp_path):
-    write_pairs(tmp_path / "p", num_images=2, masks_an_image=3)
-
-    assert files(tmp_path / "p") == {"i0.png", "i0.json", "i1.png", "i1.json"}

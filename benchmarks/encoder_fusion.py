@@ -1,0 +1,72 @@
+"""Time the image encoders in PyTorch before and after `fuse`, alternately, and compare outputs."""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edgeseg.files import write_atomically
+from edgeseg.modeling.registry import build_model
+from edgeseg.modeling.reparam import fuse
+
+MODELS = ("edgesam", "edgeseg_m", "edgeseg_s", "edgeseg_xs")
+WARMUP_RUNS = 2
+
+
+def milliseconds(encoder: nn.Module, images: Tensor) -> float:
+    """Return the time of one forward pass."""
+    started = time.perf_counter()
+    encoder(images)
+    return 1e3 * (time.perf_counter() - started)
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure every model at its own input size and write the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/encoder_fusion.json"))
+    options = parser.parse_args()
+
+    rows = []
+    for name in MODELS:
+        torch.manual_seed(0)
+        net = build_model(name).to(memory_format=torch.channels_last).eval()
+        plain, fused = net.image_encoder, fuse(net.image_encoder)
+        shape = (1, 3, net.image_size, net.image_size)
+        images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+        times = [
+            (milliseconds(plain, images), milliseconds(fused, images))
+            for _ in range(WARMUP_RUNS + options.runs)
+        ][WARMUP_RUNS:]
+        plain_ms, fused_ms = (statistics.median(column) for column in zip(*times, strict=True))
+        difference = (plain(images).embedding - fused(images).embedding).abs().max()
+        rows.append(
+            {
+                "model": name,
+                "image_size": net.image_size,
+                "parameters": sum(p.numel() for p in plain.parameters()),
+                "plain_ms": plain_ms,
+                "fused_ms": fused_ms,
+                "max_difference": float(difference),
+            }
+        )
+        print(json.dumps(rows[-1]))
+    result = {
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "runs": options.runs,
+        "models": rows,
+    }
+    text = json.dumps(result, indent=2)
+    write_atomically(options.out, lambda path: path.write_text(text + "\n", "utf-8"))
+
+
+if __name__ == "__main__":
+    main()
