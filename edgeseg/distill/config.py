@@ -38,6 +38,28 @@ class StudentConfig(Table):
     decoder: str = "random"
 
 
+class LabelSettings(Table):
+    """Which of a teacher's answers become the masks of images without annotations.
+
+    The defaults suit SAM; a teacher that is less sure of itself needs smaller thresholds.
+
+    Attributes:
+        points_per_side: Points along each side of the grid that asks for them.
+        min_score: Smallest IoU the teacher predicts for its answer.
+        min_stability: Smallest stability score.
+        max_overlap: Largest IoU with a better answer.
+        min_area_share: Smallest area, as a share of the image.
+        max_masks: Most masks of an image, best first.
+    """
+
+    points_per_side: int = Field(default=16, ge=1, le=64)
+    min_score: float = Field(default=0.7, ge=0, le=1)
+    min_stability: float = Field(default=0.8, ge=0, le=1)
+    max_overlap: float = Field(default=0.7, ge=0, le=1)
+    min_area_share: float = Field(default=0.0005, ge=0, le=1)
+    max_masks: int = Field(default=64, ge=1)
+
+
 class TeacherConfig(Table):
     """The network that is followed.
 
@@ -47,15 +69,14 @@ class TeacherConfig(Table):
         model: Registry name, for weight files that do not tell.
         image_size: Side of its input in pixels; default: as trained.
         cache: Folder of cached embeddings; absent: they are computed on the fly.
-        label_points_per_side: Images without annotations get the teacher's own masks as prompts'
-            source; this many points a side of a grid ask for them.
+        labels: How it labels images without annotations, if there are any.
     """
 
     weights: str
     model: str | None = None
     image_size: int | None = Field(default=None, ge=64, multiple_of=64)
     cache: Path | None = None
-    label_points_per_side: int = Field(default=16, ge=1, le=64)
+    labels: LabelSettings = LabelSettings()
 
 
 class DataConfig(Table):

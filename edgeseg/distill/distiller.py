@@ -17,7 +17,7 @@ from edgeseg.data.records import ImageRecord
 from edgeseg.data.sources import expand_path, list_records
 from edgeseg.data.training import EmbeddingLookup, TrainingDataset
 from edgeseg.distill.config import RunConfig
-from edgeseg.distill.labelling import LabelSettings, check_masks, label_records
+from edgeseg.distill.labelling import check_masks, label_records
 from edgeseg.distill.loop import Reporter, Silence, StageRun
 from edgeseg.distill.lora import add_lora, merge_lora
 from edgeseg.distill.processes import build_fabric, share_norms
@@ -235,7 +235,7 @@ class Distiller:
                 "to label them; give [teacher] or annotations"
             )
         self.reporter.message(f"the teacher labels {num_bare} images without annotations")
-        settings = LabelSettings(points_per_side=self.config.teacher.label_points_per_side)
+        settings = self.config.teacher.labels
         # Names are unique among the images of one use only.
         folder = self.folder.path / "teacher_masks" / use
         segmenter = self._segmenter(self.teacher.net)

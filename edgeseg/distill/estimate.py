@@ -15,7 +15,7 @@ from edgeseg.data.sources import expand_path, list_records
 from edgeseg.distill.config import RunConfig
 from edgeseg.distill.distiller import Distiller
 from edgeseg.distill.embedding_cache import CacheEstimate
-from edgeseg.distill.loop import StageRun
+from edgeseg.distill.loop import Silence, StageRun
 from edgeseg.distill.run_folder import RunFolder
 from edgeseg.distill.teacher_cache import cache_key
 from edgeseg.distill.teachers import NetTeacher
@@ -102,19 +102,6 @@ class RunEstimate:
         return "\n".join(lines)
 
 
-class _Silent:
-    """Shows nothing."""
-
-    def start(self, stage: str, first_step: int, num_steps: int) -> None:
-        """Ignore it."""
-
-    def step(self, step: int, images_per_s: float, losses: dict[str, float]) -> None:
-        """Ignore it."""
-
-    def message(self, text: str) -> None:
-        """Ignore it."""
-
-
 def estimate_run(config: RunConfig, out: Path) -> RunEstimate:
     """Measure a few real steps of every stage; nothing stays on disk.
 
@@ -129,11 +116,10 @@ def estimate_run(config: RunConfig, out: Path) -> RunEstimate:
     with TemporaryDirectory(prefix="edgeseg-dry-run-") as scratch:
         sample = _sample_of(config, Path(scratch))
         started = time.perf_counter()
-        distiller = Distiller(RunFolder(Path(scratch), sample), _Silent())
+        distiller = Distiller(RunFolder(Path(scratch), sample), Silence())
         setup_s = time.perf_counter() - started
         stages = tuple(
-            _measure(name, build(), len(records), config)
-            for name, build in distiller.stage_builders()
+            _measure(name, build(), len(records)) for name, build in distiller.stage_builders()
         )
         cache = _cache_estimate(config, distiller.teacher, len(records))
         num_bare = sum(record.annotations is None for record in records)
@@ -168,7 +154,7 @@ def _sample_of(config: RunConfig, scratch: Path) -> RunConfig:
     return config.model_copy(update={"data": data, "teacher": teacher, "evaluation": None})
 
 
-def _measure(name: str, run: StageRun, num_records: int, config: RunConfig) -> StageEstimate:
+def _measure(name: str, run: StageRun, num_records: int) -> StageEstimate:
     run.num_steps = WARMUP_STEPS + MEASURED_STEPS
     durations = run.time_steps()[WARMUP_STEPS:]
     schedule = run.stage.config

@@ -48,6 +48,8 @@ _SHOWN_PROMPTS: dict[str, tuple[float, ...]] = {
 }
 """What is asked on the pictures, x and y in widths and heights of the photograph."""
 
+_LABELS = {"points_per_side": 10, "min_score": 0.3, "min_stability": 0.5, "max_masks": 32}
+"""Low thresholds: the released teacher is less sure of itself than SAM."""
 _LONGEST_SIDE_PX = 512
 
 
@@ -137,7 +139,7 @@ def first_run_config(photos: Path, settings: FirstRunSettings) -> RunConfig:
             "imagenet": True,
             "decoder": "teacher",
         },
-        "teacher": {"weights": settings.teacher, "label_points_per_side": 10},
+        "teacher": {"weights": settings.teacher, "labels": _LABELS},
         "data": {
             "train": [{"format": "images", "path": str(photos / "train")}],
             "validation": [{"format": "images", "path": str(photos / "val")}],

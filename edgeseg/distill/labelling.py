@@ -8,7 +8,7 @@ one file an image, so a run that is interrupted continues with the next image.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.data.records import ByteRange, ImageRecord
+from edgeseg.distill.config import LabelSettings
 from edgeseg.errors import DataError, ImageError
 from edgeseg.files import write_atomically
 from edgeseg.metrics import mask_iou
@@ -23,27 +24,6 @@ from edgeseg.postprocess import content_logits, stability_score, upsample_masks
 from edgeseg.prompts import Prompt
 from edgeseg.run_lengths import encode_rle
 from edgeseg.runtime.segmenter import Segmenter
-
-
-@dataclass(frozen=True)
-class LabelSettings:
-    """Which of the teacher's answers are kept.
-
-    Attributes:
-        points_per_side: Points along each side of the grid.
-        min_score: Smallest IoU the teacher predicts for its answer.
-        min_stability: Smallest stability score.
-        max_overlap: Largest IoU with a better answer.
-        min_area_share: Smallest area, as a share of the image.
-        max_masks: Most masks of an image, best first.
-    """
-
-    points_per_side: int = 16
-    min_score: float = 0.7
-    min_stability: float = 0.8
-    max_overlap: float = 0.7
-    min_area_share: float = 0.0005
-    max_masks: int = 64
 
 
 def label_image(

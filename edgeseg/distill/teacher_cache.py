@@ -65,13 +65,17 @@ def cached_embeddings(
     rank, world_size = fabric.global_rank, fabric.world_size
     writer = EmbeddingCacheWriter(folder, key, rank=rank, world_size=world_size)
     missing = writer.missing(list(by_name))
+    fabric.barrier()  # nobody writes before everybody has counted
     if missing:
-        message(f"teacher features: {CacheEstimate.measure(folder, key, len(missing)).summary()}")
+        embedder = _Embedder(teacher, by_name, fabric.device)
+        rate = world_size * _images_per_s(embedder, missing[0])
+        estimate = CacheEstimate.measure(folder, key, len(missing), rate)
+        message(f"teacher features: {estimate.summary()}")
         fill_cache(
             folder,
             key,
             list(by_name),
-            _Embedder(teacher, by_name, fabric.device),
+            embedder,
             batch_size=_BATCH_SIZE,
             rank=rank,
             world_size=world_size,
@@ -79,6 +83,13 @@ def cached_embeddings(
         )
     fabric.barrier()
     return EmbeddingCache(folder, key).lookup
+
+
+def _images_per_s(embed: Callable[[Sequence[str]], object], name: str) -> float:
+    """Time one image; the first one is the slowest, so the estimate is on the safe side."""
+    started = time.perf_counter()
+    embed([name])
+    return 1 / max(time.perf_counter() - started, 1e-9)
 
 
 def _now_and_then(

@@ -106,17 +106,16 @@ def share(batch, counts, part):
 
 
 def labelled_run(bare, teacher, cache):
-    """Return the settings of a run that labels, caches, trains both stages and evaluates."""
+    """Return the settings of a run that labels, caches, trains and evaluates."""
     settings = run_tables(
         bare,
         teacher,
-        encoder_stage={"steps": 2, "batch_size": 4},
         prompt_stage={"steps": 2, "batch_size": 4},
         evaluation={"prompt_sets": ["box"], "panel_images": 0, "max_images_a_domain": 1},
     )
     settings["engine"]["ema_decay"] = 0.9
     settings["data"]["train"][0]["format"] = "images"
-    settings["teacher"] |= {"label_points_per_side": 2, "cache": str(cache)}
+    settings["teacher"] |= {"labels": {"points_per_side": 2}, "cache": str(cache)}
     return settings
 
 

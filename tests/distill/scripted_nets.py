@@ -3,7 +3,13 @@
 import torch
 
 from edgeseg.data.batches import TrainingBatch
+from edgeseg.distill.prompt_losses import prompt_losses
+from edgeseg.distill.stage_config import PromptStageConfig
+from edgeseg.distill.step_random import StepRandom
 from edgeseg.modeling.promptable import DecoderOutput, ImageFeatures
+
+IMAGE_HW = (33, 50)
+"""Height and width of the picture of `clicked_batch`: 42 x 64 px in a 64 px input."""
 
 
 def prompts_on(image_hw, counts, use_box, boxes_xyxy, points_xy, masks=None, student_size=64):
@@ -72,3 +78,32 @@ def scores(total, best=0):
     found = torch.full((total, 4), 0.25)
     found[:, best] = 0.75
     return found
+
+
+def config(**settings):
+    """Return the settings of stage 2 with some changed."""
+    return PromptStageConfig(steps=1, **settings)
+
+
+def losses_of(student, teacher, batch, settings, seed=3):
+    """Return the parts of the loss of scripted networks."""
+    return prompt_losses(
+        student,
+        student.features(),
+        teacher,
+        None if teacher is None else teacher.features(),
+        batch,
+        settings,
+        StepRandom(seed, range(len(batch.counts)), batch.counts),
+    )
+
+
+def clicked_batch(total=1, **settings):
+    """One image with equal point prompts."""
+    boxes, points = [[0, 0, 1, 1]] * total, [[10, 20]] * total
+    return prompts_on([IMAGE_HW], [total], [False] * total, boxes, points, **settings)
+
+
+def value(mean):
+    """Divide a sum by its count."""
+    return (mean.total / mean.count).item()
