@@ -42,6 +42,7 @@ def distill(
     from edgeseg.distill.config import read_config
     from edgeseg.distill.distiller import Distiller
     from edgeseg.distill.estimate import estimate_run
+    from edgeseg.distill.processes import is_first_process
     from edgeseg.distill.recipes import find_recipe
     from edgeseg.distill.run_folder import RunFolder
 
@@ -66,6 +67,8 @@ def distill(
     if not result.finished:
         typer.echo(f"stopped; continue with: edgeseg distill --resume {result.folder}", err=True)
         raise typer.Exit(128 + stopped[0])
+    if not is_first_process():
+        return
     weights = folder.student_weights
     typer.echo(f"{weights}\nnext: edgeseg evaluate {weights} DATA")
     typer.echo(f"      edgeseg segment IMAGE --model {weights} --point X,Y")
