@@ -68,8 +68,8 @@ class FirstRunSettings:
     teacher: str = "edgeseg_m"
     student: str = "edgeseg_s"
     image_size: int = 256
-    encoder_steps: int = 120
-    prompt_steps: int = 60
+    encoder_steps: int = 300
+    prompt_steps: int = 150
 
 
 def run_first(folder: Path, settings: FirstRunSettings, reporter: Reporter) -> tuple[Path, Path]:
@@ -146,7 +146,7 @@ def first_run_config(photos: Path, settings: FirstRunSettings) -> RunConfig:
             "workers": 0,
         },
         "augmentation": {"horizontal_flip": 0.5, "crop": {"min_area_share": 0.4}, "color": {}},
-        "engine": {"ema_decay": 0.95, "checkpoint_every_steps": 30, "log_every_steps": 5},
+        "engine": {"ema_decay": 0.98, "checkpoint_every_steps": 30, "log_every_steps": 5},
         "encoder_stage": {
             "steps": settings.encoder_steps,
             "batch_size": 4,
