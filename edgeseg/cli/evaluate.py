@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+_TABLE_WIDTH = 140
+"""Columns a table of eight domains needs."""
+
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="released model, model folder or weight file")],
@@ -75,6 +78,7 @@ def evaluate(
         typer.echo(report.to_json())
         return
     console = Console()
+    console.width = max(console.width, _TABLE_WIDTH)  # rather wrapped lines than cut figures
     console.print(report.table("iou", title=model))
     if boundary:
         console.print(report.table("boundary_iou", title=model))
