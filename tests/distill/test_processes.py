@@ -23,7 +23,11 @@ TIMEOUT_S = 150
 
 @pytest.fixture(scope="module")
 def alone():
-    return build_fabric(EngineConfig(accelerator="cpu"))
+    """One process, with one thread like the two: kernels for more threads round otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield build_fabric(EngineConfig(accelerator="cpu"))
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
