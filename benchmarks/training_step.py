@@ -2,17 +2,20 @@
 
 The straightforward step has the same images, prompts, weights and losses, but keeps memory in NCHW,
 gathers the embedding of every prompt by index, runs segment-anything's own decoder on it and
-upsamples each instance to the full input size before the loss. Both are timed alternately in one
-process on real images; see benchmarks/README.md.
+upsamples each instance to the full input size before the loss. Each has a process of its own, since
+ours also sets the process's allocator; they take their steps in turns, on the same real images, and
+the other one waits. See benchmarks/README.md.
 """
 
 import argparse
 import copy
 import json
+import multiprocessing
 import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,10 @@ from torch import Tensor
 
 from edgeseg.data.augmentation import AugmentationConfig, ColorConfig, CropConfig
 from edgeseg.data.batches import TrainingBatch
-from edgeseg.data.loading import build_loader
+from edgeseg.data.loading import TrainingLoader, build_loader
 from edgeseg.data.sources import SourceConfig, list_records
 from edgeseg.data.training import TrainingDataset
+from edgeseg.distill.allocator import keep_freed_memory
 from edgeseg.distill.losses import MaskLossWeights, content_mask, ground_truth_masks, mask_losses
 from edgeseg.distill.optimization import freeze_norms
 from edgeseg.distill.prompt_losses import disagreement_clicks, model_frame
@@ -94,7 +98,7 @@ def our_loss(stage: PromptStage, batch: TrainingBatch, random: StepRandom) -> Te
     return part.total / part.count
 
 
-def timed(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> tuple[float, float, float]:
+def timed(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> dict[str, float]:
     """Return the loss and the seconds of forward and backward pass."""
     for parameter in parameters:
         parameter.grad = None
@@ -102,7 +106,8 @@ def timed(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> tuple[flo
     value = loss()
     forward_s = time.perf_counter() - started
     value.backward()
-    return float(value.detach()), forward_s, time.perf_counter() - started - forward_s
+    backward_s = time.perf_counter() - started - forward_s
+    return {"loss": float(value.detach()), "forward_s": forward_s, "backward_s": backward_s}
 
 
 def encoder_seconds(net: PromptableNet, batch: TrainingBatch) -> float:
@@ -112,78 +117,111 @@ def encoder_seconds(net: PromptableNet, batch: TrainingBatch) -> float:
     return time.perf_counter() - started
 
 
-def main() -> None:
-    """Time both steps alternately, print the figures and write them as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="$EDGESEG_DATA", help="SA-1B folder with train splits")
-    parser.add_argument("--model", default="edgeseg_s")
-    parser.add_argument("--image-size", type=int, default=320)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--instances", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each kind")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/training_step.json"))
-    options = parser.parse_args()
-
+def take_steps(options: argparse.Namespace, ours: bool, turns: Connection) -> None:
+    """Take a step whenever told to and answer with its figures."""
+    if ours:
+        keep_freed_memory()
     torch.manual_seed(0)
     net = build_model(options.model, options.image_size, imagenet=True)
     net = net.to(memory_format=torch.channels_last).train()
     freeze_norms(net)
-    baseline = StraightforwardStep(net)
-    freeze_norms(baseline.encoder.train())
     net.prompt_encoder.requires_grad_(False)
-    config = PromptStageConfig(
-        steps=1, targets=TargetsConfig(teacher=0, ground_truth=1), box_share=1.0
-    )
-    stage = PromptStage(net, None, config)
-    ours = [p for p in net.parameters() if p.requires_grad]
-    theirs = [*baseline.encoder.parameters(), *baseline.decoder.parameters()]
+    if ours:
+        config = PromptStageConfig(
+            steps=1, targets=TargetsConfig(teacher=0, ground_truth=1), box_share=1.0
+        )
+        stage = PromptStage(net, None, config)
+        parameters = [p for p in net.parameters() if p.requires_grad]
+    else:
+        baseline = StraightforwardStep(net)
+        freeze_norms(baseline.encoder.train())
+        parameters = [*baseline.encoder.parameters(), *baseline.decoder.parameters()]
 
+    batches = iter(build_batches(options))
+    for step in range(options.rounds + 1):
+        turns.recv()
+        started = time.perf_counter()
+        batch = next(batches)
+        loading_s = time.perf_counter() - started
+        positions = range(step * options.batch_size, (step + 1) * options.batch_size)
+        random = StepRandom(0, positions, batch.counts)
+        loss = (
+            (lambda: our_loss(stage, batch, random))  # noqa: B023
+            if ours
+            else (lambda: baseline.loss(batch, random))  # noqa: B023
+        )
+        row = {"prompts": sum(batch.counts), "loading_s": loading_s, **timed(loss, parameters)}
+        if ours:
+            row["encoder_forward_s"] = encoder_seconds(net, batch)
+        turns.send(row)
+
+
+def build_batches(options: argparse.Namespace) -> TrainingLoader:
+    """Open the training stream."""
     records = list_records([SourceConfig(format="sa1b", path=options.data, split="train")])
-    augmentation = AugmentationConfig(crop=CropConfig(), color=ColorConfig())
+    records = [r for r in records if not options.domains or r.domain in options.domains]
     dataset = TrainingDataset(
         records,
         0,
         options.image_size,
         max_instances=options.instances,
         box_share=1.0,
-        augmentation=augmentation,
+        augmentation=AugmentationConfig(crop=CropConfig(), color=ColorConfig()),
         balance_domains=True,
     )
-    loader = iter(build_loader(dataset, 0, options.rounds + 1, options.batch_size, num_workers=1))
-    rows: list[dict[str, Any]] = []
-    for step in range(options.rounds + 1):
-        started = time.perf_counter()
-        batch = next(loader)
-        loading_s = time.perf_counter() - started
-        positions = range(step * options.batch_size, (step + 1) * options.batch_size)
-        random = StepRandom(0, positions, batch.counts)
-        loss, forward_s, backward_s = timed(lambda: our_loss(stage, batch, random), ours)  # noqa: B023
-        other, *other_s = timed(lambda: baseline.loss(batch, random), theirs)  # noqa: B023
-        row = {
-            "prompts": sum(batch.counts),
-            "loading_s": loading_s,
-            "encoder_forward_s": encoder_seconds(net, batch),
-            "forward_s": forward_s,
-            "backward_s": backward_s,
-            "straightforward_s": sum(other_s),
-            "loss": loss,
-            "straightforward_loss": other,
-        }
-        print(json.dumps(row))
+    return build_loader(dataset, 0, options.rounds + 1, options.batch_size, num_workers=1)
+
+
+def alternate(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Let both processes step in turns and return a row a step."""
+    context = multiprocessing.get_context("spawn")
+    ends, processes = [], []
+    for ours in (True, False):
+        end, other_end = context.Pipe()
+        process = context.Process(target=take_steps, args=(options, ours, other_end))
+        process.start()
+        ends.append(end)
+        processes.append(process)
+    rows = []
+    for _ in range(options.rounds + 1):
+        figures = []
+        for end in ends:
+            end.send("step")
+            figures.append(end.recv())
+        row, other = figures
+        row["straightforward_s"] = other["forward_s"] + other["backward_s"]
+        row["straightforward_loss"] = other["loss"]
+        print(json.dumps(row), flush=True)
         rows.append(row)
+    for process in processes:
+        process.join()
+    return rows
+
+
+def main() -> None:
+    """Time both steps alternately, print the figures and write them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="$EDGESEG_DATA", help="SA-1B folder with train splits")
+    parser.add_argument("--domains", nargs="*", help="only these; default: all")
+    parser.add_argument("--model", default="edgeseg_s")
+    parser.add_argument("--image-size", type=int, default=512)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--instances", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each kind")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/training_step.json"))
+    options = parser.parse_args()
+    rows = alternate(options)
 
     def median(name: str) -> float:
         return statistics.median(row[name] for row in rows[1:])  # the first step warms up
 
     step_s = median("forward_s") + median("backward_s")
+    names = ("model", "image_size", "batch_size", "instances", "domains")
     result = {
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        **{
-            name: getattr(options, name)
-            for name in ("model", "image_size", "batch_size", "instances")
-        },
+        **{name: getattr(options, name) for name in names},
         "images_per_s": options.batch_size / step_s,
         "straightforward_images_per_s": options.batch_size / median("straightforward_s"),
         "speedup": median("straightforward_s") / step_s,

@@ -38,6 +38,10 @@ def distill(
     if (config is None) == (resume is None):
         raise typer.BadParameter("give either a CONFIG or --resume FOLDER")
 
+    from edgeseg.distill.allocator import keep_freed_memory
+
+    keep_freed_memory()  # before torch starts its threads
+
     from edgeseg.cli.reporting import build_reporter
     from edgeseg.distill.config import read_config
     from edgeseg.distill.distiller import Distiller

@@ -126,6 +126,8 @@ def _unchanged(batch: object) -> object:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # workers share the cores among themselves already
-    # Ctrl-C reaches every process of a terminal; the main one decides when its workers end, so it
-    # can finish the step it is in and save.
+    # Ctrl-C reaches every process of a terminal, and the SIGTERM of a job scheduler every process
+    # of a job; the main one decides when its workers end, so it can finish its step and save.
+    # A worker whose main process is gone ends by itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -23,7 +23,11 @@ from edgeseg.manifest import find_weights
 from edgeseg.modeling.promptable import PromptableNet
 from edgeseg.modeling.registry import MODELS, build_model
 
-OPTIONAL_PREFIXES = ("mask_decoder.high_res_", "prompt_encoder.prompt_map.")
+OPTIONAL_PREFIXES = (
+    "mask_decoder.high_res_",
+    "mask_decoder.refinement.",
+    "prompt_encoder.prompt_map.",
+)
 """Parts that SAM does not have and that change nothing at their initial weights."""
 
 _KEPT_FLOAT32 = ("running_mean", "running_var", "positional_encoding_gaussian_matrix")

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeseg.modeling.layers import MLP, LayerNorm2d
+from edgeseg.modeling.mask_refinement import MaskRefinement
 from edgeseg.modeling.prompt_batch import PromptGroups
 from edgeseg.modeling.prompt_encoder import PromptTokens
 from edgeseg.modeling.transformer import ImageTokens, TwoWayTransformer
@@ -33,6 +34,7 @@ class MaskDecoder(nn.Module):
         num_heads: Heads of every attention.
         high_res_channels: Channels of the encoder's features at stride 8 and stride 4 for the
             high-resolution skips, or None to leave the skips out.
+        refine: Look at the prompt once more at the resolution of the masks.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class MaskDecoder(nn.Module):
         depth: int = 2,
         num_heads: int = 8,
         high_res_channels: tuple[int, int] | None = None,
+        refine: bool = False,
     ) -> None:
         super().__init__()
         width8, width4 = embed_dim // 4, embed_dim // 8
@@ -64,6 +67,7 @@ class MaskDecoder(nn.Module):
         if high_res_channels is not None:
             self.high_res_s8 = _zero_conv(high_res_channels[0], width8)
             self.high_res_s4 = _zero_conv(high_res_channels[1], width4)
+        self.refinement = MaskRefinement(width4) if refine else None
 
     def project_high_res(self, stride8: Tensor, stride4: Tensor) -> tuple[Tensor, Tensor]:
         """Map encoder features to what the skips add, once an image.
@@ -87,6 +91,7 @@ class MaskDecoder(nn.Module):
         prompts: PromptTokens,
         groups: PromptGroups,
         high_res: tuple[Tensor, Tensor] | None = None,
+        drawn: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decode every prompt of every image.
 
@@ -97,6 +102,7 @@ class MaskDecoder(nn.Module):
             prompts: Encoded prompts, T in all.
             groups: Which image each prompt belongs to.
             high_res: What `project_high_res` gave for the images, or None.
+            drawn: What `draw_prompts` gave at (4H, 4W), for a decoder that refines.
 
         Returns:
             (T, 4, 4H, 4W) mask logits and (T, 4) IoU scores, token 0 first.
@@ -117,18 +123,18 @@ class MaskDecoder(nn.Module):
         kernels = [
             mlp(answer) for mlp, answer in zip(self.output_hypernetworks_mlps, answers, strict=True)
         ]
-        logits = self._masks(cells, torch.stack(kernels, dim=1), grid_hw, groups, high_res)
+        upscaled = self._upscaled(cells, grid_hw, groups, high_res)
+        logits = self._masks(upscaled, torch.stack(kernels, dim=1), grid_hw, drawn)
         return logits, self.iou_prediction_head(tokens[:, 0])
 
-    def _masks(
+    def _upscaled(
         self,
         cells: Tensor,
-        kernels: Tensor,
         grid_hw: tuple[int, int],
         groups: PromptGroups,
         high_res: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
-        """Upscale (T, HW, D) cells four times and apply (T, 4, D/8) kernels: (T, 4, 4H, 4W)."""
+        """Upscale (T, HW, D) cells four times: (T, HW * 16, D/8) in the order of `_quarter`."""
         first, second = (cast(nn.ConvTranspose2d, self.output_upscaling[i]) for i in (0, 3))
         norm = cast(LayerNorm2d, self.output_upscaling[1])
         x = _quarter(cells, first)  # (T, HW * 4, D/4)
@@ -138,8 +144,18 @@ class MaskDecoder(nn.Module):
         x = _quarter(F.gelu(x), second)  # (T, HW * 16, D/8)
         if high_res is not None:
             x = groups.add(x, _cell_order(high_res[1], grid_hw))
-        masks = kernels @ F.gelu(x).transpose(1, 2)  # (T, 4, HW * 16)
-        return _pixel_order(masks, grid_hw)
+        return F.gelu(x)
+
+    def _masks(
+        self, x: Tensor, kernels: Tensor, grid_hw: tuple[int, int], drawn: Tensor | None
+    ) -> Tensor:
+        """Apply (T, 4, D/8) kernels to (T, HW * 16, D/8) features: (T, 4, 4H, 4W)."""
+        masks = _pixel_order(kernels @ x.transpose(1, 2), grid_hw)
+        if self.refinement is None:
+            return masks
+        assert drawn is not None
+        reduced = _pixel_order(self.refinement.reduced(x).transpose(1, 2), grid_hw)
+        return masks + self.refinement(kernels, reduced, drawn)
 
 
 def _zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from edgeseg.errors import ImageError, PromptError
 from edgeseg.modeling.mask_decoder import MaskDecoder
+from edgeseg.modeling.mask_refinement import draw_prompts
 from edgeseg.modeling.prompt_batch import PromptBatch
 from edgeseg.modeling.prompt_encoder import PromptEncoder
 
@@ -141,6 +142,9 @@ class PromptableNet(nn.Module):
             )
         rows, cols = features.embedding.shape[-2:]
         tokens = self.prompt_encoder(prompts, 16 * rows, (rows, cols), add_padding_point)
+        drawn = None
+        if self.mask_decoder.refinement is not None:
+            drawn = draw_prompts(prompts, 16 * rows, (4 * rows, 4 * cols))
         logits, scores = self.mask_decoder(
             features.embedding,
             self.prompt_encoder.pe_layer.grid((rows, cols)),
@@ -148,6 +152,7 @@ class PromptableNet(nn.Module):
             tokens,
             prompts.groups,
             features.high_res,
+            drawn,
         )
         return DecoderOutput(logits, scores)
 

@@ -44,6 +44,7 @@ def _pyramid_model(
         embed_dim,
         mlp_dim,
         high_res_channels=(encoder.stride8_channels, encoder.stride4_channels),
+        refine=True,
     )
     prompt_encoder = PromptEncoder(embed_dim, prompt_map_width=16)
     return PromptableNet(encoder, prompt_encoder, decoder, _or(image_size, default_size), name)

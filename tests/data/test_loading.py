@@ -149,12 +149,13 @@ def test_loading_leaves_the_global_random_numbers_alone(two_domains):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_workers_outlive_a_ctrl_c_that_the_main_process_handles(two_domains):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_outlive_a_signal_that_the_main_process_handles(two_domains, number):
     batches = iter(build_loader(dataset_of(two_domains), 0, 8, 2, num_workers=1))
     next(batches)
 
     for worker in multiprocessing.active_children():
-        os.kill(worker.pid, signal.SIGINT)  # what a terminal sends to every process
+        os.kill(worker.pid, number)  # what terminals and job schedulers send to every process
 
     assert len(list(batches)) == 7
 

@@ -37,9 +37,11 @@ def randomised(module, seed=0):
 
 
 def decoding_net(extras):
-    """A network without image encoder; with prompt map and high-resolution skips if `extras`."""
+    """A network without image encoder; with prompt map, skips and refinement if `extras`."""
     prompt_encoder = PromptEncoder(WIDTH, prompt_map_width=8 if extras else None)
-    mask_decoder = MaskDecoder(WIDTH, 64, high_res_channels=(5, 3) if extras else None)
+    mask_decoder = MaskDecoder(
+        WIDTH, 64, high_res_channels=(5, 3) if extras else None, refine=extras
+    )
     net = PromptableNet(nn.Identity(), prompt_encoder, mask_decoder, IMAGE_SIZE, "decoding")
     return randomised(net).eval()
 

@@ -195,7 +195,11 @@ def test_a_long_list_of_differences_is_cut_short(tiny):
         load_strict(tiny, {"surplus": torch.ones(1)}, "a.pth")
 
 
-OPTIONAL = ("mask_decoder.high_res_", "prompt_encoder.prompt_map.")
+OPTIONAL = (
+    "mask_decoder.high_res_",
+    "mask_decoder.refinement.",
+    "prompt_encoder.prompt_map.",
+)
 
 
 @pytest.mark.parametrize("prefix", OPTIONAL)

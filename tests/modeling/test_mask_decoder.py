@@ -56,7 +56,8 @@ def test_masks_are_upscaled_as_sams_layers_do_with_the_skips_between(counts):
     stride4 = torch.randn(2, 3, 4 * ROWS, 4 * COLS)
     skips = decoder.project_high_res(stride8, stride4)
 
-    masks = decoder._masks(as_cells(cells), kernels, (ROWS, COLS), PromptGroups(counts), skips)
+    upscaled = decoder._upscaled(as_cells(cells), (ROWS, COLS), PromptGroups(counts), skips)
+    masks = decoder._masks(upscaled, kernels, (ROWS, COLS), None)
 
     first, norm, gelu, second, _ = decoder.output_upscaling
     images = [0] * counts[0] + [1] * counts[1]

@@ -104,7 +104,7 @@ def test_new_parts_change_nothing_until_they_are_trained():
     extended = PromptableNet(
         torch.nn.Identity(),
         PromptEncoder(32, prompt_map_width=8),
-        MaskDecoder(32, 64, high_res_channels=(5, 3)),
+        MaskDecoder(32, 64, high_res_channels=(5, 3), refine=True),
         64,
         "extended",
     ).eval()
@@ -126,7 +126,7 @@ def test_new_parts_learn_from_their_zero_weights():
     net = PromptableNet(
         torch.nn.Identity(),
         PromptEncoder(32, prompt_map_width=8),
-        MaskDecoder(32, 64, high_res_channels=(5, 3)),
+        MaskDecoder(32, 64, high_res_channels=(5, 3), refine=True),
         64,
         "extended",
     )
