@@ -18,6 +18,10 @@ def quickstart(
 
     Takes a few minutes on two cores. The folder ends with a page of pictures and tables to open.
     """
+    from edgeseg.distill.allocator import keep_freed_memory
+
+    keep_freed_memory()  # before torch starts its threads
+
     from edgeseg.cli.reporting import build_reporter
     from edgeseg.distill.first_run import FirstRunSettings, run_first
 

@@ -1,0 +1,185 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from edgeseg.exporter.proof import (
+    CaseParity,
+    ImageAnswer,
+    PairAnswerer,
+    PromptAnswer,
+    ProofReport,
+    compare,
+)
+from edgeseg.exporter.proof_cases import ProofImage, build_proof_images
+from edgeseg.exporter.targets import ToleranceConfig
+from edgeseg.prompts import Prompt
+from edgeseg.runtime.segmenter import Segmenter
+
+SIDE = 64  # of the model input; its masks have 16 x 16 cells
+STRICT = ToleranceConfig(max_logit_difference=1e-3, min_mask_iou=0.999)
+
+
+class DistanceBackend:
+    """Logits fall with the distance from the first point; every input leaves a trace."""
+
+    name, image_size = "distance", SIDE
+
+    def __init__(self, change=None):
+        self.change = change or (lambda **inputs: inputs)
+
+    def encode(self, pixels):
+        return (self.change(pixels=pixels)["pixels"],)
+
+    def decode(self, features, points_xy, point_labels, mask_logits, has_mask):
+        given = self.change(points_xy=points_xy, point_labels=point_labels, masks=mask_logits)
+        points_xy, labels, masks = given["points_xy"], given["point_labels"], given["masks"]
+        centre = (np.arange(16) + 0.5) * 4
+        x, y = points_xy[:, 0, 0], points_xy[:, 0, 1]
+        far = np.hypot(centre[None, None] - x[:, None, None], centre[:, None] - y[:, None, None])
+        logits = (20 - far).astype(np.float32)[:, None].repeat(4, 1)
+        logits[:, 1] += labels.sum(axis=1)[:, None, None]
+        if masks is not None:
+            logits[:, 2] += masks[:, 0] * has_mask[:, None, None]
+        scores = np.tile([0.9, 0.5, 0.4, 0.3], (len(x), 1)).astype(np.float32)
+        return logits + features[0].mean(), scores
+
+
+def report(change=None, tolerance=STRICT):
+    ours, theirs = DistanceBackend(), DistanceBackend(change)
+    pairs = (PairAnswerer(Segmenter(backend)) for backend in (ours, theirs))
+    images = itertools.islice(build_proof_images(SIDE), 4)  # all but the large one
+    cases = tuple(compare(*pairs, images, SIDE, ("image_embedding",)))
+    return ProofReport("pair", "test", tolerance, cases)
+
+
+def test_equal_backends_pass_and_every_output_was_compared():
+    found = report()
+
+    assert found.passed
+    assert found.failures == ()
+    figures = {figure.output: figure for figure in found.figures()}
+    assert list(figures) == [
+        "pair.image_embedding", "pair.iou_scores", "pair.low_res_logits", "pair.masks"
+    ]  # fmt: skip
+    assert figures["pair.image_embedding"].num_cases == 4
+    assert figures["pair.masks"].num_cases == 4 * 7 + 1  # the square image has 64 prompts, too
+    assert figures["pair.masks"].min_mask_iou == 1.0
+
+
+def swapped(points_xy=None, **others):
+    return {**others, "points_xy": None if points_xy is None else points_xy[..., ::-1]}
+
+
+def shifted(pixels=None, **others):
+    return {**others, "pixels": None if pixels is None else pixels + np.float32(0.01)}
+
+
+def without_negatives(point_labels=None, **others):
+    labels = None if point_labels is None else np.where(point_labels == 0, -2, point_labels)
+    return {**others, "point_labels": labels}
+
+
+def without_masks(masks=None, **others):
+    return {**others, "masks": None}
+
+
+@pytest.mark.parametrize("change", [swapped, shifted, without_negatives, without_masks])
+def test_a_wrong_file_fails(change):
+    found = report(change)
+
+    assert not found.passed
+    assert any("off by" in failure for failure in found.failures)
+
+
+def test_half_a_pixel_of_shift_is_seen_in_the_masks():
+    def moved(points_xy=None, **others):
+        return {**others, "points_xy": None if points_xy is None else points_xy + np.float32(0.5)}
+
+    found = report(moved, ToleranceConfig(min_mask_iou=0.999))
+
+    assert not found.passed
+    assert all("mask IoU" in failure for failure in found.failures)
+
+
+def test_numbers_that_are_not_finite_fail_any_tolerance():
+    def broken(pixels=None, **others):
+        return {**others, "pixels": None if pixels is None else pixels * np.float32(np.nan)}
+
+    found = report(broken, ToleranceConfig(min_mask_iou=0.001))
+
+    assert "image_embedding of square: numbers that are not finite" in found.failures[0]
+
+
+def test_nothing_compared_is_no_pass():
+    found = ProofReport("pair", "test", STRICT, ())
+
+    assert found.failures == ("nothing was compared",)
+
+
+def test_another_number_of_answers_fails():
+    image = ProofImage("i", np.zeros((4, 4, 3), np.uint8), {"p": (Prompt(points_xy=[(1, 2)]),)})
+
+    class Fixed:
+        def __init__(self, rows):
+            answer = PromptAnswer(np.zeros((rows, 4, 16, 16), np.float32), np.zeros((1, 4)))
+            self.found = ImageAnswer((), (answer,))
+
+        def answer(self, image, prompt_sets):
+            return self.found
+
+    cases = tuple(compare(Fixed(1), Fixed(2), [image], SIDE, ()))
+
+    assert not ProofReport("fused", "test", STRICT, cases).passed
+
+
+def test_differences_are_the_largest_and_the_mean():
+    ours = ImageAnswer((np.zeros(4, np.float32),), ())
+    theirs = ImageAnswer((np.float32([0, -2, 0, 1]),), ())
+    image = ProofImage("i", np.zeros((4, 4, 3), np.uint8), {})
+
+    class Says:
+        def __init__(self, found):
+            self.found = found
+
+        def answer(self, image, prompt_sets):
+            return self.found
+
+    (case,) = compare(Says(ours), Says(theirs), [image], SIDE, ("f",))
+
+    assert case == CaseParity("i", "f", 2.0, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("loss", "passed"), [(None, True), (0.9, True), (1.1, False), (float("nan"), False)]
+)
+def test_accuracy_lost_on_labelled_images_counts(loss, passed):
+    tolerance = ToleranceConfig(min_mask_iou=0.5, max_miou_loss=1.0)
+    case = CaseParity("i", "masks", 0.0, 0.0, 1.0)
+
+    assert ProofReport("pair", "test", tolerance, (case,), loss).passed is passed
+
+
+def test_proof_images_ask_in_every_way():
+    images = list(build_proof_images(SIDE))
+
+    assert [image.image.shape[:2] for image in images] == [
+        (64, 64), (211, 389), (388, 213), (5, 7), (1500, 4000)
+    ]  # fmt: skip
+    sizes = {name: len(prompts) for name, prompts in images[0].prompt_sets.items()}
+    assert sizes == {
+        "point": 1, "box": 1, "mixed labels": 1, "box and points": 1, "mask": 1,
+        "point and mask": 1, "8 prompts": 8, "64 prompts": 64,
+    }  # fmt: skip
+    for image in images:
+        height, width = image.image.shape[:2]
+        x, y = image.prompt_sets["point"][0].points_xy[0] / (width, height)
+        assert abs(x - y) > 0.09  # off the diagonal, so that swapping x and y shows
+
+
+def test_a_file_with_few_slots_is_asked_what_fits():
+    (image, *_) = build_proof_images(SIDE, max_points=4, with_masks=False)
+
+    assert "mixed labels" not in image.prompt_sets  # five points
+    assert "mask" not in image.prompt_sets
+    assert len(image.prompt_sets["8 prompts"]) == 6
