@@ -10,11 +10,13 @@ EdgesegError
 ├── CacheError         (ValueError)   a teacher cache that is broken or made by other settings
 ├── RunError           (RuntimeError) a run folder that cannot be used or resumed
 ├── DivergedError      (ArithmeticError) a loss that is not finite
+├── PlatformError      (RuntimeError) something this operating system or machine cannot do
+├── ExportError        (RuntimeError) an exported file that cannot be made, read or executed
 └── MissingExtraError  (ImportError)  an optional part that is not installed
 ```
 
 A message says what was wrong, what was got and what to do. The command line prints it on one line
-of stderr and exits with status 1 (3 for a missing part).
+of stderr and exits with status 1 (3 for a missing part or the wrong platform).
 """
 
 
@@ -52,6 +54,14 @@ class RunError(EdgesegError, RuntimeError):
 
 class DivergedError(EdgesegError, ArithmeticError):
     """A loss is not finite; nothing was changed by the step that found it."""
+
+
+class ExportError(EdgesegError, RuntimeError):
+    """An exported file cannot be made, read or executed exactly as it says."""
+
+
+class PlatformError(EdgesegError, RuntimeError):
+    """Something needs another operating system or device than this one."""
 
 
 class MissingExtraError(EdgesegError, ImportError):

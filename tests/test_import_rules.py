@@ -20,7 +20,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # A student is evaluated, and a teacher labels, through the very Segmenter that users run.
     "distill": {"data", "modeling", "evaluation", "runtime"},
     "adapt": {"data", "modeling", "distill", "evaluation", "runtime"},
-    "exporter": {"modeling", "runtime"},
+    # An exported model is run as users run it, and measured on labelled images like any other.
+    "exporter": {"data", "modeling", "evaluation", "runtime"},
     "bench": {"runtime"},
     "demo": set(),
     "cli": {

@@ -23,6 +23,20 @@ def test_every_public_name_exists_and_the_list_is_sorted():
 
 def test_the_names_of_the_readme_are_public():
     assert {"EdgesegError", "Prompt", "__version__"} <= set(edgeseg.__all__)
+    assert {"Masks", "SamPredictor", "Segmenter", "load"} <= set(edgeseg.__all__)
+
+
+def test_names_that_are_imported_late_are_those_of_the_runtime():
+    from edgeseg import runtime
+
+    assert edgeseg.load is runtime.load
+    assert edgeseg.Segmenter is runtime.Segmenter
+    assert {"load", "SamPredictor", "errors"} <= set(dir(edgeseg))
+
+
+def test_an_unknown_name_is_an_attribute_error_as_of_any_module():
+    with pytest.raises(AttributeError, match="module 'edgeseg' has no attribute 'Loader'"):
+        edgeseg.Loader  # noqa: B018
 
 
 def test_the_version_has_three_numbers():

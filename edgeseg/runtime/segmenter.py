@@ -1,6 +1,8 @@
 """Image and prompts to masks, with any backend."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +12,14 @@ from numpy.typing import NDArray
 from edgeseg.errors import ConfigError, ImageError, PromptError, WeightsError
 from edgeseg.geometry import ModelFrame
 from edgeseg.postprocess import boxes_of_masks, choose_mask, upsample_masks
-from edgeseg.preprocess import preprocess
 from edgeseg.prompt_packing import PackedPrompts, pack_prompts
 from edgeseg.prompts import Prompt
-from edgeseg.runtime.backend import Backend
+from edgeseg.runtime.backend import Backend, takes_rgb
 from edgeseg.runtime.masks import Masks
+from edgeseg.runtime.model_input import model_input
 
+MAX_PROMPTS_A_CALL = 64
+"""Prompts decoded in one call of a backend if nothing else is asked for."""
 _MULTIMASK_TOKENS = (1, 2, 3)
 
 
@@ -47,7 +51,7 @@ class Segmenter:
         ConfigError: `max_prompts_a_call` is below 1.
     """
 
-    def __init__(self, backend: Backend, max_prompts_a_call: int = 64) -> None:
+    def __init__(self, backend: Backend, max_prompts_a_call: int = MAX_PROMPTS_A_CALL) -> None:
         if max_prompts_a_call < 1:
             raise ConfigError(
                 f"max_prompts_a_call must be 1 or more, got {max_prompts_a_call}; 64 suits most"
@@ -68,9 +72,45 @@ class Segmenter:
             ImageError: The image is not (H, W, 3) uint8.
         """
         size = self.backend.image_size
-        pixels = preprocess(image, size)
+        pixels = model_input(image, size, takes_rgb(self.backend))
         frame = ModelFrame((image.shape[0], image.shape[1]), size)
         return EncodedImage(self.backend.encode(pixels), frame, self.backend.name)
+
+    def encode_many(
+        self, images: Iterable[NDArray[np.uint8]], num_threads: int = 2
+    ) -> Iterator[EncodedImage]:
+        """Run the image encoder on many images, in order, a few ahead of the caller.
+
+        Scaling one image and running the network on another overlap. No more than
+        `num_threads` + 1 results wait, so `images` may be as long as wanted.
+
+        Args:
+            images: Each (H, W, 3) uint8 RGB, of any sizes; taken one by one in the caller's thread.
+            num_threads: Images in work at the same time; the backend must allow several threads.
+
+        Raises:
+            ImageError: At its turn, for an image that is not (H, W, 3) uint8.
+            ConfigError: `num_threads` is below 1.
+        """
+        if num_threads < 1:
+            raise ConfigError(f"num_threads must be 1 or more, got {num_threads}; 2 suits most")
+        return self._encode_ahead(images, num_threads)
+
+    def _encode_ahead(
+        self, images: Iterable[NDArray[np.uint8]], num_threads: int
+    ) -> Iterator[EncodedImage]:
+        waiting: deque[Future[EncodedImage]] = deque()
+        with ThreadPoolExecutor(num_threads) as pool:
+            try:
+                for image in images:
+                    waiting.append(pool.submit(self.encode, image))
+                    if len(waiting) > num_threads:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:  # an error, or a caller that stopped listening
+                for future in waiting:
+                    future.cancel()
 
     def predict_logits(
         self, encoded: EncodedImage, prompts: Sequence[Prompt]

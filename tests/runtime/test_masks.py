@@ -1,8 +1,11 @@
+import sys
+import types
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from edgeseg.errors import ConfigError, ImageError
+from edgeseg.errors import ConfigError, ImageError, MissingExtraError
 from edgeseg.postprocess import boxes_of_masks
 from edgeseg.prompts import Prompt
 from edgeseg.runtime import Masks
@@ -35,6 +38,49 @@ def test_run_lengths_decode_to_the_masks():
     expected = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks.masks]
     assert [rle["counts"] for rle in rles] == [rle["counts"].decode() for rle in expected]
     assert [rle["size"] for rle in rles] == [[20, 30]] * 2
+
+
+def test_run_lengths_for_pycocotools_are_what_it_encodes_itself():
+    masks = rectangles((20, 30), (2, 3, 7, 9), (0, 0, 30, 1))
+
+    rles = masks.to_coco_rle()
+
+    assert rles == [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks.masks]
+    assert coco_mask.area(rles).tolist() == [30, 30]
+    # The text form, which is what JSON needs, is read by pycocotools as well.
+    assert coco_mask.area(masks.to_rle()).tolist() == [30, 30]
+
+
+def test_detections_of_supervision_hold_boxes_masks_scores_and_prompts(monkeypatch):
+    supervision = types.ModuleType("supervision")
+    supervision.Detections = types.SimpleNamespace
+    monkeypatch.setitem(sys.modules, "supervision", supervision)
+    masks = rectangles((20, 30), (2, 3, 7, 9), (0, 0, 30, 1))
+
+    detections = masks.to_supervision()
+
+    assert detections.xyxy.tolist() == [[2, 3, 7, 9], [0, 0, 30, 1]]
+    np.testing.assert_array_equal(detections.mask, masks.masks)
+    assert detections.confidence.tolist() == [1, 1]
+    assert detections.class_id is None
+    assert detections.data["prompt_index"].tolist() == [0, 1]
+
+
+def test_detections_of_the_installed_supervision_pass_its_checks():
+    supervision = pytest.importorskip("supervision")
+
+    detections = rectangles((20, 30), (2, 3, 7, 9), (0, 0, 30, 1)).to_supervision()
+
+    assert isinstance(detections, supervision.Detections)
+    assert len(detections[detections.data["prompt_index"] == 1]) == 1
+    assert len(rectangles((20, 30)).to_supervision()) == 0
+
+
+def test_without_supervision_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)  # makes importing it fail
+
+    with pytest.raises(MissingExtraError, match="not installed; run: pip install supervision"):
+        rectangles((20, 30)).to_supervision()
 
 
 def test_each_mask_has_its_own_polygons():

@@ -128,6 +128,43 @@ def test_encoding_another_image_does_not_change_earlier_answers(segmenter):
     np.testing.assert_array_equal(after.masks, before.masks)
 
 
+def test_many_images_are_encoded_in_order_and_a_few_ahead(segmenter):
+    taken = []
+
+    def images():
+        for value in range(8):
+            taken.append(value)
+            yield np.full((4 + value, 8, 3), value, np.uint8)
+
+    encoded = segmenter.encode_many(images(), num_threads=2)
+    assert taken == []  # nothing happens before the first is wanted
+    first = next(encoded)
+
+    assert len(taken) == 3  # the one returned and two ahead
+    frames = [first.frame.image_hw, *(each.frame.image_hw for each in encoded)]
+    assert frames == [(4 + value, 8) for value in range(8)]
+
+
+def test_encoded_images_are_those_of_single_calls(segmenter):
+    images = [IMAGE, IMAGE[:, ::-1].copy(), IMAGE[:7]]
+
+    for encoded, image in zip(segmenter.encode_many(images), images, strict=True):
+        np.testing.assert_array_equal(encoded.features[1], preprocess(image, 64))
+
+
+def test_a_bad_image_among_many_is_an_error_at_its_turn(segmenter):
+    encoded = segmenter.encode_many([IMAGE, IMAGE, np.zeros((4, 4)), IMAGE])
+
+    assert next(encoded).frame.image_hw == next(encoded).frame.image_hw == (12, 16)
+    with pytest.raises(ImageError, match="must be .* uint8 RGB"):
+        next(encoded)
+    with pytest.raises(StopIteration):
+        next(encoded)
+    assert list(segmenter.encode_many([])) == []
+    with pytest.raises(ConfigError, match="num_threads must be 1 or more, got 0"):
+        segmenter.encode_many([IMAGE], num_threads=0)
+
+
 def test_image_encoded_by_another_model_is_refused(segmenter):
     other_size = Segmenter(CellBackend(image_size=128)).encode(IMAGE)
     other_name = Segmenter(CellBackend(name="other")).encode(IMAGE)

@@ -1,0 +1,148 @@
+"""Core ML behind the interface that `Segmenter` asks of a backend; macOS only."""
+
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.errors import ConfigError, PlatformError, WeightsError, missing_extra
+from edgeseg.export_manifest import ExportedFile, ExportManifest
+from edgeseg.runtime.exported_model import ExportedModel, read_pair
+from edgeseg.signature import IMAGE_RGB, TensorSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+COMPUTE_UNITS = ("all", "cpu_only", "cpu_and_gpu", "cpu_and_ne")
+"""What Core ML may use; "ne" is the Neural Engine."""
+
+
+class CoreMLModel(Protocol):
+    """What is needed of a `coremltools.models.MLModel`."""
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Compute all outputs from all inputs, by name."""
+
+
+LoadModel = Callable[[Path, str], CoreMLModel]
+"""Package and compute units -> model."""
+
+
+def load_mlmodel(path: Path, compute_units: str) -> CoreMLModel:
+    """Load a package with coremltools.
+
+    Raises:
+        PlatformError: This is no macOS.
+        MissingExtraError: coremltools is not installed.
+        WeightsError: Core ML cannot open the package.
+    """
+    if sys.platform != "darwin":
+        raise PlatformError(
+            f"Core ML runs on macOS, this is {sys.platform}; export an ONNX target and load it "
+            "with backend='onnx'"
+        )
+    try:
+        import coremltools
+    except ModuleNotFoundError as error:
+        raise missing_extra("coremltools", "export") from error
+    units = coremltools.ComputeUnit[compute_units.upper()]
+    try:
+        model: CoreMLModel = coremltools.models.MLModel(str(path), compute_units=units)
+    except Exception as error:  # coremltools passes on whatever Core ML says
+        raise WeightsError(
+            f"Core ML cannot open {path}: {str(error).splitlines()[0]}; export it again"
+        ) from error
+    return model
+
+
+class CoreMLBackend:
+    """Run an exported folder of Core ML packages. Threads may share it; its calls take turns.
+
+    Args:
+        folder: What `edgeseg export` wrote, in the format "coreml".
+        compute_units: One of `COMPUTE_UNITS`.
+        load_model: How to open a package.
+
+    Attributes:
+        name: Registry name of the exported model.
+        image_size: Side S of the square input, in pixels.
+        normalises: Whether `encode` takes (S, S, 3) uint8 instead of normalised floats.
+        slots: How many prompts and points the decoder takes in one call; more are split up.
+
+    Raises:
+        PlatformError: This is no macOS.
+        MissingExtraError: coremltools is not installed.
+        WeightsError: The folder or a package is missing, damaged, or not what its manifest says.
+        ConfigError: The compute units are unknown.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        compute_units: str = "all",
+        load_model: LoadModel = load_mlmodel,
+    ) -> None:
+        if compute_units not in COMPUTE_UNITS:
+            raise ConfigError(
+                f"unknown compute units {compute_units!r}; choose one of {', '.join(COMPUTE_UNITS)}"
+            )
+        manifest, encoder_path, decoder_path = read_pair(Path(folder), "coreml")
+        encoder = _CoreMLGraph(load_model(encoder_path, compute_units), _file(manifest, "encoder"))
+        decoder = _CoreMLGraph(load_model(decoder_path, compute_units), _file(manifest, "decoder"))
+        self._model = ExportedModel(manifest, encoder, decoder)
+        self.name = self._model.name
+        self.image_size = self._model.image_size
+        self.normalises = self._model.normalises
+        self.slots = self._model.slots
+
+    def encode(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """Encode one model input; see `edgeseg.runtime.backend.Backend`."""
+        return self._model.encode(pixels)
+
+    def decode(
+        self,
+        features: tuple[NDArray[Any], ...],
+        points_xy: NDArray[np.float32],
+        point_labels: NDArray[np.int64],
+        mask_logits: NDArray[np.float32] | None,
+        has_mask: NDArray[np.bool_] | None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Decode N prompts of one image; see `edgeseg.runtime.backend.Backend`."""
+        return self._model.decode(features, points_xy, point_labels, mask_logits, has_mask)
+
+
+class _CoreMLGraph:
+    """One package as a `Graph`, described by the manifest: the package itself names no dtypes."""
+
+    def __init__(self, model: CoreMLModel, file: ExportedFile) -> None:
+        self._model = model
+        self._turn = threading.Lock()  # Apple promises one thread a model at a time
+        self.inputs = [TensorSpec(t.name, t.shape, t.dtype) for t in file.inputs]  # type: ignore[arg-type]
+        self.output_names = [tensor.name for tensor in file.outputs]
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        data: dict[str, Any] = dict(feeds)
+        if IMAGE_RGB in data:
+            data[IMAGE_RGB] = _picture(data[IMAGE_RGB])
+        with self._turn:
+            answers = self._model.predict(data)
+        return {name: np.asarray(answers[name]) for name in self.output_names}
+
+
+def _picture(pixels: NDArray[np.uint8]) -> "Image":
+    """Return the image object that Core ML's image inputs take."""
+    try:
+        from PIL.Image import fromarray
+    except ModuleNotFoundError as error:
+        raise missing_extra("pillow", "export") from error
+    return fromarray(pixels)
+
+
+def _file(manifest: ExportManifest, role: str) -> ExportedFile:
+    file = manifest.file(role)
+    assert file is not None  # `read_pair` has looked
+    return file
