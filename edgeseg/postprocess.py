@@ -19,6 +19,9 @@ from edgeseg.prompts import ABSENT
 
 _Axis = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
 
+_BAND_ROWS = 64
+"""Rows of a mask that are interpolated at once."""
+
 
 def num_content_cells(frame: ModelFrame, cells: int) -> tuple[int, int]:
     """Return how many rows and columns of a (cells, cells) grid have their centre in the image.
@@ -48,7 +51,8 @@ def upsample_logits(low_res_logits: NDArray[np.float32], frame: ModelFrame) -> N
         (H, W) float32; beyond the centres of the outermost content cells the value stays constant.
     """
     cells = content_logits(low_res_logits, frame)
-    return _interpolate(cells, *_axes(frame, low_res_logits.shape[-1]))
+    rows, cols = _axes(frame, low_res_logits.shape[-1])
+    return _between_rows(_between_columns(cells, cols), rows)
 
 
 def crop_of_logits(low_res_logits: NDArray[np.float32], frame: ModelFrame) -> MaskCrop:
@@ -68,7 +72,12 @@ def crop_of_logits(low_res_logits: NDArray[np.float32], frame: ModelFrame) -> Ma
     rows, cols = _axes(frame, low_res_logits.shape[-1])
     y0, rows = _touching(rows, top, bottom)  # a mean of cells that are all outside is outside
     x0, cols = _touching(cols, left, right)
-    mask = _interpolate(cells, rows, cols) > 0
+    wide = _between_columns(cells, cols)
+    mask = np.empty((len(rows[0]), len(cols[0])), np.bool_)
+    for start in range(0, len(mask), _BAND_ROWS):  # the floats of a photograph are never all there
+        band = slice(start, start + _BAND_ROWS)
+        part = rows[0][band], rows[1][band], rows[2][band]
+        np.greater(_between_rows(wide, part), 0, out=mask[band])
     left, top, right, bottom = tight_rectangle(mask)
     return MaskCrop(mask[top:bottom, left:right].copy(), (x0 + left, y0 + top), frame.image_hw)
 
@@ -107,12 +116,18 @@ def _touching(axis: _Axis, first: int, end: int) -> tuple[int, _Axis]:
     return start, (lower[start:stop], upper[start:stop], weight[start:stop])
 
 
-def _interpolate(cells: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[np.float32]:
+def _between_columns(cells: NDArray[np.float32], cols: _Axis) -> NDArray[np.float32]:
+    """Interpolate (rows, columns) cells to (rows, W): the narrow axis first, it is cheaper."""
     lower, upper, weight = cols
-    wide = cells[:, lower]  # (rows, W); the narrow axis first, it is the cheap one
+    wide = cells[:, lower]
     wide += (cells[:, upper] - wide) * weight
+    return wide
+
+
+def _between_rows(wide: NDArray[np.float32], rows: _Axis) -> NDArray[np.float32]:
+    """Interpolate (rows, W) to (H, W)."""
     lower, upper, weight = rows
-    full = wide[lower]  # (H, W)
+    full = wide[lower]
     full += (wide[upper] - full) * weight[:, None]
     return full
 
