@@ -46,6 +46,7 @@ class ExportedFile(_Table):
         size_bytes: Of the file or of all files of the package.
         inputs: In order.
         outputs: In order.
+        notes: What is worth knowing, such as layers that quantisation left alone.
     """
 
     path: str = Field(pattern=r"^[^/\\]+$")
@@ -54,6 +55,7 @@ class ExportedFile(_Table):
     size_bytes: int = Field(ge=0)
     inputs: tuple[ExportedTensor, ...]
     outputs: tuple[ExportedTensor, ...]
+    notes: tuple[str, ...] = ()
 
 
 class ParityFigures(_Table):
@@ -80,7 +82,7 @@ class ExportManifest(_Table):
     Attributes:
         model: Registry name of the network.
         target: Name of the target it was exported for.
-        format: "onnx" or "coreml".
+        format: "onnx", "coreml", or "onnx_sam_compatible" with the tensors of SAM's own export.
         precision: Weights and arithmetic, such as "float32", "float16" or "int8".
         image_size: Side S of the model input, in pixels.
         normalises: Whether the graphs take uint8 RGB and normalise themselves.
@@ -97,7 +99,7 @@ class ExportManifest(_Table):
     format_version: Literal[1] = 1
     model: str
     target: str
-    format: Literal["onnx", "coreml"]
+    format: Literal["onnx", "onnx_sam_compatible", "coreml"]
     precision: str
     image_size: int = Field(ge=64, multiple_of=64)
     normalises: bool

@@ -83,6 +83,13 @@ def read_manifest(folder: Path) -> ModelManifest:
     return manifest
 
 
+def licence_of(weights: Path) -> str:
+    """Return the licence a released model's manifest states, or say that none is known."""
+    if not (weights.parent / MANIFEST_NAME).is_file():
+        return "not stated; see where the weights come from"
+    return read_manifest(weights.parent).licence
+
+
 def write_manifest(folder: Path, manifest: ModelManifest) -> Path:
     """Write `model.toml` into a folder, atomically, and return its path."""
     path = folder / MANIFEST_NAME

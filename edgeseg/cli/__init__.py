@@ -20,7 +20,7 @@ import typer
 import edgeseg
 from edgeseg.errors import EdgesegError, MissingExtraError, PlatformError, missing_extra
 
-COMMANDS = ("quickstart", "distill", "evaluate", "segment")
+COMMANDS = ("quickstart", "distill", "evaluate", "export", "verify", "segment")
 """Names of the commands, in the order `--help` shows them."""
 
 EXTRA_OF_MODULE = {

@@ -98,7 +98,7 @@ class ExportTarget(Table):
     description: str
     format: Literal["onnx", "onnx_sam_compatible", "coreml"]
     precision: Literal["float32", "float16", "int8_dynamic", "int8"] = "float32"
-    opset: int = Field(default=18, ge=17, le=23)
+    opset: int = Field(default=18, ge=18, le=23)
     deployment_target: Literal["iOS16", "iOS17", "iOS18"] = "iOS16"
     normalises: bool = False
     fused: bool = False

@@ -141,10 +141,12 @@ class MaskDecoder(nn.Module):
         x = nn.LayerNorm.forward(norm, x)  # channels are last here already
         if high_res is not None:
             x = groups.add(x, _cell_order(high_res[0], grid_hw))
-        x = _quarter(F.gelu(x), second)  # (T, HW * 16, D/8)
-        if high_res is not None:
-            x = groups.add(x, _cell_order(high_res[1], grid_hw))
-        return F.gelu(x)
+        x = F.gelu(x)
+        if high_res is None:
+            return F.gelu(_quarter(x, second))  # (T, HW * 16, D/8)
+        assert second.bias is not None
+        skip = _cell_order(high_res[1], grid_hw) + second.bias  # one addition a prompt, not two
+        return F.gelu(groups.add(_quarter(x, second, with_bias=False), skip))
 
     def _masks(
         self, x: Tensor, kernels: Tensor, grid_hw: tuple[int, int], drawn: Tensor | None
@@ -165,27 +167,32 @@ def _zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     return conv
 
 
-def _quarter(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
+def _quarter(x: Tensor, conv: nn.ConvTranspose2d, with_bias: bool = True) -> Tensor:
     """Apply a 2 x 2 stride 2 transposed convolution to (T, n, C) cells: (T, n * 4, C').
 
     The four pixels of a cell follow each other: top left, top right, bottom left, bottom right.
     """
     weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2 * 2 * C', C)
     assert conv.bias is not None
-    bias = conv.bias.repeat(4)
+    bias = conv.bias.repeat(4) if with_bias else None
     return F.linear(x, weight, bias).unflatten(2, (4, -1)).flatten(1, 2)
 
 
 def _cell_order(feature: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-    """Rearrange (B, C, fH, fW) to (B, H * W * f * f, C), the order `_quarter` produces."""
+    """Rearrange (B, C, fH, fW) to (B, H * W * f * f, C), the order `_quarter` produces.
+
+    In steps that move runs of pixels: programs that run exported graphs have no fast way to permute
+    eight axes at once.
+    """
     rows, cols = grid_hw
     steps = feature.shape[-2] // rows
-    x = feature.permute(0, 2, 3, 1)  # (B, fH, fW, C)
-    if steps == 2:
-        x = x.unflatten(1, (rows, 2)).unflatten(3, (cols, 2))  # (B, H, 2, W, 2, C)
-        return x.permute(0, 1, 3, 2, 4, 5).flatten(1, 4)
-    x = x.unflatten(1, (rows, 2, 2)).unflatten(4, (cols, 2, 2))  # (B, H, 2, 2, W, 2, 2, C)
-    return x.permute(0, 1, 4, 2, 5, 3, 6, 7).flatten(1, 6)
+    x = feature.flatten(2).transpose(1, 2)  # (B, fH * fW, C)
+    x = x.unflatten(1, (rows, steps, cols, steps)).flatten(4)  # (B, H, f, W, f * C)
+    x = x.transpose(2, 3).flatten(1, 2)  # (B, H * W, f, f * C)
+    if steps == 4:
+        x = x.unflatten(3, (2, -1)).unflatten(2, (2, 2))  # (B, H * W, 2, 2, 2, 2 * C)
+        x = x.transpose(3, 4)
+    return x.flatten(1).unflatten(1, (-1, feature.shape[1]))
 
 
 def _pixel_order(masks: Tensor, grid_hw: tuple[int, int]) -> Tensor:

@@ -33,7 +33,8 @@ class PromptGroups:
     @property
     def even(self) -> int | None:
         """Prompts of each image when all have the same number, else None."""
-        return self.counts[0] if len(set(self.counts)) == 1 else None
+        first, *rest = self.counts or (None,)
+        return first if all(count == first for count in rest) else None
 
     def expand(self, per_image: Tensor) -> Tensor:
         """Repeat (B, ...) for every prompt: (T, ...)."""
@@ -46,8 +47,25 @@ class PromptGroups:
         rows = zip(per_image.split(1), self.counts, strict=True)
         return torch.cat([row.expand(count, *shape) for row, count in rows])
 
+    def spread(self, per_image: Tensor) -> Tensor:
+        """Return (B, ...) in a form that broadcasts with (T, ...): of one image, itself."""
+        return per_image if len(self.counts) == 1 else self.expand(per_image)
+
+    def product(self, per_prompt: Tensor, per_image: Tensor) -> Tensor:
+        """Multiply the (T, m, k) rows of each prompt with the (B, k, n) of its image: (T, m, n)."""
+        if len(self.counts) == 1:
+            return per_prompt @ per_image[0]
+        if self.even is not None:  # the prompts of an image are more rows of one product
+            rows = per_prompt.unflatten(0, (len(self.counts), self.even)).flatten(1, 2)
+            product = (rows @ per_image).unflatten(1, (self.even, per_prompt.shape[1]))
+            return product.flatten(0, 1)
+        parts = zip(per_prompt.split(list(self.counts)), per_image, strict=True)
+        return torch.cat([rows @ matrix for rows, matrix in parts])
+
     def add(self, per_prompt: Tensor, per_image: Tensor) -> Tensor:
         """Add (B, ...) to the (T, ...) of its prompts."""
+        if len(self.counts) == 1:
+            return per_prompt + per_image
         if self.even is None:
             return per_prompt + self.expand(per_image)
         grouped = per_prompt.unflatten(0, (len(self.counts), self.even))

@@ -36,10 +36,6 @@ class DensePrompt:
     hidden: Tensor
     weight: Tensor
 
-    def projected(self, linear: Tensor | None = None) -> Tensor:
-        """Return (T, HW, E), the addition seen through a (E, D) projection (default: none)."""
-        return F.linear(self.hidden, self.weight if linear is None else linear @ self.weight)
-
 
 @dataclass(frozen=True)
 class PromptTokens:

@@ -19,6 +19,9 @@ from edgeseg.modeling.prompt_encoder import DensePrompt
 class ImageTokens:
     """The image side of the transformer.
 
+    No projection of a prompt's own cells is ever computed: a few rows are taken through the
+    projection's weight to the cells instead, `(cells @ W.T) @ rows.T = cells @ (rows @ W).T`.
+
     Attributes:
         values: (B, HW, D) while all prompts of an image share them, (T, HW, D) afterwards.
         position: (1, HW, D), positional encoding of the cells.
@@ -33,27 +36,53 @@ class ImageTokens:
     dense: DensePrompt | None
     shared: bool
 
-    def projected(self, linear: nn.Linear, with_position: bool) -> Tensor:
-        """Return the values through a projection: (B or T, HW, E)."""
-        projected = linear(self.values)
-        if with_position:
-            projected = projected + F.linear(self.position, linear.weight)
-        if self.dense is not None:
-            projected = self.groups.add(self.dense.projected(linear.weight), projected)
-        return projected
+    def match_keys(self, rows: Tensor, linear: nn.Linear) -> Tensor:
+        """Return (T, m, HW), products of (T, m, E) rows with the projection of placed cells.
 
-    def for_each_prompt(self) -> Tensor:
-        """Return the values of every prompt: (T, HW, D)."""
+        They are meant for a softmax over the cells, for which the projection's bias, the same for
+        all cells, may be left out.
+        """
+        placed = self.values + self.position
         if not self.shared:
-            return self.values
-        if self.dense is None:
-            return self.groups.expand(self.values)
-        return self.groups.add(self.dense.projected(), self.values)
+            return (rows @ linear.weight) @ placed.transpose(1, 2)
+        keys = linear(placed)  # (B, HW, E)
+        scores = self.groups.product(rows, keys.transpose(1, 2))
+        if self.dense is not None:
+            through = rows @ (linear.weight @ self.dense.weight)  # (T, m, R)
+            scores = scores + through @ self.dense.hidden.transpose(1, 2)
+        return scores
 
-    @property
-    def common(self) -> bool:
-        """Whether all prompts of an image see the very same values."""
-        return self.shared and self.dense is None
+    def match_queries(self, rows: Tensor, linear: nn.Linear) -> Tensor:
+        """Return (T, HW, m), products of the projection of placed cells with (T, m, E) rows."""
+        placed = self.values + self.position
+        if not self.shared:
+            through = (rows @ linear.weight).transpose(1, 2)  # (T, D, m)
+            return placed @ through + (rows @ linear.bias[:, None]).transpose(1, 2)
+        scores = self.groups.spread(linear(placed)) @ rows.transpose(1, 2)
+        if self.dense is not None:
+            through = rows @ (linear.weight @ self.dense.weight)  # (T, m, R)
+            scores = scores + self.dense.hidden @ through.transpose(1, 2)
+        return scores
+
+    def mixed(self, weights: Tensor, linear: nn.Linear) -> Tensor:
+        """Return (T, m, E), the projections of the cells averaged by (T, m, HW) weights."""
+        if not self.shared:
+            return linear(weights @ self.values)
+        mixed = self.groups.product(weights, linear(self.values))
+        if self.dense is not None:
+            extra = weights @ self.dense.hidden  # (T, m, R)
+            mixed = mixed + F.linear(extra, linear.weight @ self.dense.weight)
+        return mixed
+
+    def plus(self, weights: Tensor, rows: Tensor) -> Tensor:
+        """Return (T, HW, D), the cells of every prompt plus (T, HW, m) weights @ (T, m, D) rows."""
+        if self.dense is not None:  # one product for both additions
+            weights = torch.cat([weights, self.dense.hidden], dim=2)
+            added = self.dense.weight.T.expand(rows.shape[0], -1, -1)
+            rows = torch.cat([rows, added.to(rows.dtype)], dim=1)
+        if self.shared:
+            return self.groups.add(weights @ rows, self.values)
+        return weights @ rows + self.values
 
 
 class Attention(nn.Module):
@@ -65,64 +94,69 @@ class Attention(nn.Module):
         downsample_rate: The projected width is `embed_dim // downsample_rate`.
     """
 
+    head_mask: Tensor
+
     def __init__(self, embed_dim: int, num_heads: int, downsample_rate: int = 1) -> None:
         super().__init__()
         width = embed_dim // downsample_rate
         self.num_heads = num_heads
+        self.scale = (width // num_heads) ** -0.5
         self.q_proj = nn.Linear(embed_dim, width)
         self.k_proj = nn.Linear(embed_dim, width)
         self.v_proj = nn.Linear(embed_dim, width)
         self.out_proj = nn.Linear(width, embed_dim)
+        head_of_channel = torch.arange(num_heads).repeat_interleave(width // num_heads)
+        mask = head_of_channel == torch.arange(num_heads)[:, None]
+        self.register_buffer("head_mask", mask[:, None].float(), persistent=False)
 
     def heads(self, projected: Tensor) -> Tensor:
-        """Split (B, N, width) into (B, heads, N, width / heads)."""
+        """Split (T, n, width) into (T, heads, n, width / heads)."""
         return projected.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, absent: Tensor | None = None) -> Tensor:
-        """Attend with projected (B, N, width) queries to (B, K, width) keys and values.
-
-        Args:
-            q: Projected queries.
-            k: Projected keys.
-            v: Projected values.
-            absent: (B, K) bool, keys to leave out, or None.
+    def head_rows(self, projected: Tensor) -> Tensor:
+        """Repeat (T, n, width) for each head, zero in the channels of the other heads.
 
         Returns:
-            (B, N, D).
+            (T, heads * n, width), so that one product serves all heads at once and nothing as large
+            as the image is split into heads.
         """
-        allowed = None if absent is None else ~absent[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(
-            self.heads(q), self.heads(k), self.heads(v), attn_mask=allowed
-        )
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return (projected[:, None] * self.head_mask).flatten(1, 2)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, absent: Tensor | None = None) -> Tensor:
-        """Project and attend: (B, N, D), (B, K, D), (B, K, D) to (B, N, D)."""
-        return self.attend(self.q_proj(q), self.k_proj(k), self.v_proj(v), absent)
+        """Attend among tokens: (T, n, D) to (T, k, D), without keys that are (T, k) bool absent."""
+        rows = self.heads(self.q_proj(q) * self.scale)  # (T, heads, n, width / heads)
+        scores = rows @ self.heads(self.k_proj(k)).transpose(2, 3)
+        if absent is not None:
+            scores = scores + _absent_scores(absent, scores)[:, None, None]
+        mixed = scores.softmax(dim=3) @ self.heads(self.v_proj(v))
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
     def tokens_to_image(self, tokens: Tensor, image: ImageTokens) -> Tensor:
-        """Attend from (T, N, D) tokens to the cells of their image: (T, N, D)."""
-        k = image.projected(self.k_proj, with_position=True)
-        v = image.projected(self.v_proj, with_position=False)
-        q = self.q_proj(tokens)
-        if not image.common:
-            return self.attend(q, k, v)
-        counts, even = image.groups.counts, image.groups.even
-        if even is not None:  # the prompts of an image are more rows of one attention
-            q = q.unflatten(0, (len(counts), even)).flatten(1, 2)  # (B, prompts * N, width)
-            return self.attend(q, k, v).unflatten(1, (even, tokens.shape[1])).flatten(0, 1)
-        rows = zip(q.split(list(counts)), k.split(1), v.split(1), strict=True)
-        answers = [self.attend(q_i.flatten(0, 1)[None], k_i, v_i) for q_i, k_i, v_i in rows]
-        return torch.cat(answers, dim=1).unflatten(1, tokens.shape[:2])[0]
+        """Attend from (T, n, D) tokens to the cells of their image: (T, n, D)."""
+        rows = self.head_rows(self.q_proj(tokens) * self.scale)
+        weights = image.match_keys(rows, self.k_proj).softmax(dim=2)  # (T, heads * n, HW)
+        mixed = image.mixed(weights, self.v_proj)  # (T, heads * n, width)
+        by_head = mixed.unflatten(1, (self.num_heads, -1))
+        return self.out_proj((by_head * self.head_mask).sum(dim=1))
 
     def image_to_tokens(
         self, image: ImageTokens, tokens: Tensor, values: Tensor, absent: Tensor | None
     ) -> Tensor:
-        """Attend from the cells to the (T, N, D) tokens of each prompt: (T, HW, D)."""
-        q = image.projected(self.q_proj, with_position=True)
-        if image.common:
-            q = image.groups.expand(q)
-        return self.attend(q, self.k_proj(tokens), self.v_proj(values), absent)
+        """Return the cells plus their answers from the (T, n, D) tokens: (T, HW, D)."""
+        rows = self.head_rows(self.k_proj(tokens) * self.scale)
+        scores = image.match_queries(rows, self.q_proj)  # (T, HW, heads * n)
+        if absent is not None:
+            scores = scores + _absent_scores(absent, scores).repeat(1, self.num_heads)[:, None]
+        weights = scores.unflatten(2, (self.num_heads, -1)).softmax(dim=3).flatten(2)
+        # The weights of a cell sum to one in each head, so this adds the bias once, to few rows.
+        bias = self.out_proj.bias / self.num_heads
+        answers = F.linear(self.head_rows(self.v_proj(values)), self.out_proj.weight, bias)
+        return image.plus(weights, answers)
+
+
+def _absent_scores(absent: Tensor, like: Tensor) -> Tensor:
+    """Return what to add to scores so that absent keys get no weight: (T, n)."""
+    return absent.to(like.dtype) * -1e4  # nothing is left of exp(-1e4), and float16 can hold it
 
 
 class TokenMLP(nn.Module):
@@ -181,8 +215,8 @@ class TwoWayAttentionBlock(nn.Module):
         tokens = self.norm3(tokens + self.mlp(tokens))
 
         attention = self.cross_attn_image_to_token
-        update = attention.image_to_tokens(image, tokens + token_position, tokens, absent)
-        cells = self.norm4(image.for_each_prompt() + update)
+        cells = attention.image_to_tokens(image, tokens + token_position, tokens, absent)
+        cells = self.norm4(cells)
         return tokens, ImageTokens(cells, image.position, image.groups, None, shared=False)
 
 

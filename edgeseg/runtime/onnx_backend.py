@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edgeseg.errors import ConfigError, WeightsError
-from edgeseg.runtime.exported_model import ExportedModel, read_pair
+from edgeseg.runtime.exported_model import ExportedModel, Graph, read_pair
 from edgeseg.runtime.onnx_providers import (
     PROVIDERS,
     check_used,
@@ -115,6 +115,15 @@ def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
+
+
+def open_graph(path: Path, threads: int | None = None) -> Graph:
+    """Open one file on the CPU, whatever it computes.
+
+    Raises:
+        WeightsError: The file is damaged or has a tensor of a type no EdgeSeg graph has.
+    """
+    return _OnnxGraph(path, session_options(threads), [PROVIDERS["cpu"]], strict=True)
 
 
 class _OnnxGraph:

@@ -1,0 +1,1 @@
+"""Networks to deployable files, and the proof that a file equals its network."""
