@@ -15,7 +15,7 @@ from edgeseg.runtime.segmenter import Segmenter
 
 MODELS = sorted(path.parent.name for path in RELEASED.glob(f"*/{MANIFEST_NAME}"))
 # Mean box IoU on the photographs of people: as measured when the model was released, minus 0.03.
-LEAST_BOX_IOU = {"edgeseg_m": 0.78}
+LEAST_BOX_IOU = {"edgeseg_m": 0.80}
 
 
 @pytest.mark.parametrize("name", MODELS)
