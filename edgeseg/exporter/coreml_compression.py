@@ -43,11 +43,17 @@ def compress(model: Any, config: CompressionConfig, folder: Path) -> Any:  # noq
                 weight_threshold=threshold,
             )
             run = optimize.palettize_weights
-        settings = optimize.OptimizationConfig(op_type_configs=dict.fromkeys(_OPERATIONS, how))
-        for name, weight in optimize.get_weights_metadata(model, threshold).items():
-            if weight.val.ndim == 4 and weight.val.shape[1] == 1:
-                settings.set_op_name(name, None)
+        weights = optimize.get_weights_metadata(model, threshold)
+        chosen = [name for name, weight in weights.items() if _is_worth_it(weight)]
+        settings = optimize.OptimizationConfig(op_name_configs=dict.fromkeys(chosen, how))
         return run(model, settings)
+
+
+def _is_worth_it(weight: Any) -> bool:  # noqa: ANN401 - coremltools' CoreMLWeightMetaData
+    """Whether a constant is the weight of convolutions that mix channels, and nothing else."""
+    shape = weight.val.shape
+    convolves = all(child.op_type in _OPERATIONS for child in weight.child_ops)
+    return convolves and len(shape) == 4 and shape[1] > 1
 
 
 def palette(weight: NDArray[Any], num_bits: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:

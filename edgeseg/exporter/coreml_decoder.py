@@ -170,7 +170,7 @@ class MaskDecoderGraph(nn.Module):
             features = self.refinement(features, drawn)
         answers = tokens[..., :_NUM_OWN].split(1, dim=3)  # (N, D, 1, 1) each
         kernels = [mlp(answer) for mlp, answer in zip(self.kernels, answers[1:], strict=True)]
-        masks = _apply(torch.cat(kernels, dim=3), features)
+        masks = apply_kernels(torch.cat(kernels, dim=3), features)
         return masks, self.scores(answers[0]).reshape(num, -1)
 
     def _upscaled(self, x: Tensor, high_res: tuple[Tensor, ...]) -> Tensor:
@@ -183,13 +183,14 @@ class MaskDecoderGraph(nn.Module):
         return F.gelu(x)
 
 
-def _apply(kernels: Tensor, features: Tensor) -> Tensor:
+def apply_kernels(kernels: Tensor, features: Tensor) -> Tensor:
     """Apply (N, C, 1, 4) kernels to (N, C, 4H, 4W) features: (N, 4, 4H, 4W).
 
-    Rows are put together into as few products as the length of a dimension allows.
+    As many rows go into one product as the length of a dimension allows.
     """
     num, channels, rows, cols = features.shape
-    groups = -(-rows * cols // _LONGEST_SIDE)
+    divisors = (count for count in range(1, rows + 1) if rows % count == 0)
+    groups = next(count for count in divisors if rows // count * cols <= _LONGEST_SIDE)
     cells = features.reshape(num, channels, groups, -1).transpose(1, 2)  # (N, G, C, cells / G)
     masks = kernels.permute(0, 2, 3, 1) @ cells  # (N, G, 4, cells / G)
     return masks.transpose(1, 2).reshape(num, -1, rows, cols)

@@ -1,10 +1,11 @@
 """Graphs to `.mlpackage` files: conversion, descriptions, compression, and a safe place on disk."""
 
 import tempfile
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class CoreMLPart:
         spec: Its tensors.
     """
 
-    role: str
+    role: Literal["encoder", "decoder", "fused"]
     graph: nn.Module
     spec: GraphSpec
 
@@ -120,12 +121,12 @@ def export_coreml(part: CoreMLPart, path: Path, target: ExportTarget, facts: Cor
 def _convert(part: CoreMLPart, target: ExportTarget, folder: Path) -> Any:  # noqa: ANN401
     examples = tuple(map(_example, part.spec.inputs))
     with torch.no_grad(), quiet_coremltools(folder) as coremltools:
-        program = torch.export.export(part.graph.eval(), examples).run_decompositions({})
-        _mark_exact(program.graph.nodes)
         precision: Any = coremltools.precision.FLOAT32
         if target.precision == "float16":
             precision = coremltools.transform.FP16ComputePrecision(op_selector=_may_be_half)
         try:
+            program = torch.export.export(part.graph.eval(), examples).run_decompositions({})
+            _mark_exact(program.graph.nodes)
             return coremltools.convert(
                 program,
                 inputs=[_input(coremltools, spec) for spec in part.spec.inputs],
@@ -139,9 +140,11 @@ def _convert(part: CoreMLPart, target: ExportTarget, folder: Path) -> Any:  # no
                 skip_model_load=True,
             )
         except Exception as error:  # coremltools raises whatever its passes meet
+            traceback.clear_frames(error.__traceback__)  # they hold temporary folders
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ExportError(
-                f"coremltools cannot convert the {part.role}: {str(error).strip().splitlines()[0]};"
-                " export a convolutional model, or an ONNX target"
+                f"coremltools cannot convert the {part.role}: {reason}; export a convolutional "
+                "model, or an ONNX target"
             ) from error
 
 

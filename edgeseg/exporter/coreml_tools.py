@@ -61,8 +61,8 @@ def quiet_coremltools(folder: Path) -> Iterator[ModuleType]:
         place = tempfile.tempdir
         stack.callback(setattr, tempfile, "tempdir", place)
         tempfile.tempdir = str(folder)
+        stack.callback(gc.collect)  # folders in reference cycles must go while `folder` exists
         yield load_coremltools()
-        gc.collect()  # folders that die in reference cycles must do so while `folder` exists
 
 
 def _ignore_known_warnings() -> None:

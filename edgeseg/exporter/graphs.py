@@ -60,6 +60,8 @@ class DecoderGraph(nn.Module):
         """Decode; the arguments are the features, points, labels, mask logits and `has_mask`."""
         features = tensors[: self.num_features]
         points_xy, labels, mask_logits, has_mask = tensors[self.num_features :]
+        # As floats, since neither WebGPU nor older TensorRT compute with 64-bit integers.
+        labels = labels.float()
         prompts = PromptBatch(points_xy, labels, (points_xy.shape[0],), mask_logits, has_mask)
         return _answers(self.net.decode(_as_features(features), prompts))
 
@@ -81,8 +83,8 @@ class FusedGraph(nn.Module):
         self, image: Tensor, image_hw: Tensor, points_xy: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Bring (N, P, 2) points from the frame of the image into the model's, encode, decode."""
-        points_xy_model = points_xy * _model_scale_xy(image_hw, self.net.image_size)
-        prompts = PromptBatch(points_xy_model, labels, (points_xy.shape[0],))
+        points_xy_model = points_xy * model_scale_xy(image_hw, self.net.image_size)
+        prompts = PromptBatch(points_xy_model, labels.float(), (points_xy.shape[0],))
         return _answers(self.net(self.normalisation(image), prompts))
 
 
@@ -99,8 +101,8 @@ class Normalisation(nn.Module):
 
     def forward(self, image_rgb: Tensor) -> Tensor:
         """Normalise one image."""
-        planes = image_rgb.permute(2, 0, 1).unsqueeze(0)  # while a pixel is still one byte
-        return (planes.float() - self.mean) / self.std
+        planes = image_rgb.float().permute(2, 0, 1).unsqueeze(0)  # TensorRT casts bytes first
+        return (planes - self.mean) / self.std
 
 
 def _deployed(net: PromptableNet) -> nn.Module:
@@ -127,7 +129,7 @@ def _answers(output: DecoderOutput) -> tuple[Tensor, Tensor]:
     return output.low_res_logits, output.iou_scores
 
 
-def _model_scale_xy(image_hw: Tensor, image_size: int) -> Tensor:
+def model_scale_xy(image_hw: Tensor, image_size: int) -> Tensor:
     """Return (2,) model pixels per image pixel along x and y, as `edgeseg.geometry` scales.
 
     Rounding is a division of whole numbers, which float32 holds exactly up to 8192 pixels a side.

@@ -62,7 +62,10 @@ def lint_onnx(
             model = onnx.load(model)
         except Exception as error:  # protobuf and onnx raise what they please
             raise ExportError(f"{model}: cannot read it as ONNX ({error}); export again") from error
-    facts = OnnxFacts(onnx.shape_inference.infer_shapes(model))
+    try:
+        facts = OnnxFacts(onnx.shape_inference.infer_shapes(model))
+    except Exception as error:  # an InferenceError, or whatever a broken graph leads to
+        raise ExportError(f"not a valid ONNX graph: {error}; export it again") from error
     return list(lint_tensorrt(facts) if runtime == "tensorrt" else lint_webgpu(facts))
 
 

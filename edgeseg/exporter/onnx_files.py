@@ -7,9 +7,8 @@
 import contextlib
 import inspect
 import io
-import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import nn
 
 from edgeseg.errors import ExportError
 from edgeseg.exporter.onnx_inputs import Arrays, example_inputs
+from edgeseg.exporter.onnx_names import forget_origin, name_nodes, name_sizes
 from edgeseg.exporter.onnx_sessions import largest_difference, run_all
 from edgeseg.exporter.onnx_translation import translation_table
 from edgeseg.files import write_atomically
@@ -129,6 +129,7 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     with _quiet():
         folded, _ = onnxsim.simplify(model, perform_optimization=False)
+    del folded.metadata_props[:]  # how it was called
     onnx.checker.check_model(folded, full_check=True)
     return folded
 
@@ -172,8 +173,9 @@ def _translate(graph: nn.Module, spec: GraphSpec, inputs: Arrays, opset: int) ->
         )
     assert program is not None
     model = program.model_proto
-    _name_sizes(model, spec)
-    _forget_origin(model)
+    name_sizes(model, spec)
+    name_nodes(model)
+    forget_origin(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -188,51 +190,6 @@ def _dynamic_shapes(graph: nn.Module, spec: GraphSpec) -> tuple[Any, ...]:
     )
     kinds = {parameter.kind for parameter in inspect.signature(graph.forward).parameters.values()}
     return (shapes,) if inspect.Parameter.VAR_POSITIONAL in kinds else shapes
-
-
-def _name_sizes(model: onnx.ModelProto, spec: GraphSpec) -> None:
-    """Give inputs and outputs the sizes of the specification, and inner tensors its letters.
-
-    Raises:
-        ExportError: A size that was to stay open is not.
-    """
-    graph = model.graph
-    letters = {
-        size.dim_param: wanted
-        for value, tensor in zip(graph.input, spec.inputs, strict=True)
-        for size, wanted in zip(_sizes(value), tensor.shape, strict=True)
-        if isinstance(wanted, str)
-    }
-    for value, tensor in zip(graph.output, spec.outputs, strict=True):
-        for size, wanted in zip(_sizes(value), tensor.shape, strict=True):
-            if isinstance(wanted, int):
-                size.dim_value = wanted
-            elif size.HasField("dim_value"):
-                raise ExportError(
-                    f"{tensor.name} was recorded with the size {size.dim_value} where it should "
-                    f"take any ({wanted}); this is a fault of the graph, please report it"
-                )
-            else:
-                size.dim_param = wanted
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        for size in _sizes(value):
-            if size.HasField("dim_param"):
-                size.dim_param = re.sub(r"\w+", lambda m: letters.get(m[0], m[0]), size.dim_param)
-
-
-def _sizes(value: onnx.ValueInfoProto) -> Iterable[Any]:
-    return value.type.tensor_type.shape.dim
-
-
-def _forget_origin(model: onnx.ModelProto) -> None:
-    """Take out what the recorder noted about our source: it holds paths of this machine."""
-    graph = model.graph
-    for part in (model, graph, *graph.node, *graph.initializer):
-        part.doc_string = ""
-        del part.metadata_props[:]
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        value.doc_string = ""
-        del value.metadata_props[:]
 
 
 @contextlib.contextmanager

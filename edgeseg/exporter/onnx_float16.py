@@ -20,18 +20,27 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg import signature
 from edgeseg.exporter.onnx_inputs import Arrays
-from edgeseg.exporter.onnx_sessions import runner_of
+from edgeseg.exporter.onnx_ranges import element_types, tensor_ranges
 
 FLOAT32_OPERATORS = frozenset(
     {"LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "Pow", "Exp", "Sin", "Cos"}
 )
 """Operators that stay in float32 wherever they stand."""
 LARGEST_FLOAT16 = 65504.0
-COORDINATES = frozenset({signature.POINTS_XY_MODEL, signature.POINTS_XY_IMAGE, signature.IMAGE_HW})
-"""Inputs that are positions; they stay in float32, and so does what is computed of them."""
+COORDINATES = frozenset(
+    {
+        signature.POINTS_XY_MODEL,
+        signature.POINTS_XY_IMAGE,
+        signature.IMAGE_HW,
+        "point_coords",
+        "orig_im_size",
+    }
+)
+"""Inputs that are positions or sizes of images, of our graphs and of SAM's; they stay in float32,
+and so does what is computed of them."""
 
-# Where positions have become embeddings or shares of a cell, which float16 holds well.
-_ENDS_OF_POSITIONS = frozenset({"Sin", "Cos", "Exp", "Clip", "Max"})
+# Where positions have become embeddings, shares of a cell or whole numbers of pixels.
+_ENDS_OF_POSITIONS = frozenset({"Sin", "Cos", "Exp", "Clip", "Max", "Cast"})
 # Inputs that are float32 by definition, whatever the others are.
 _ALWAYS_FLOAT32 = {"Resize": {1, 2}}
 
@@ -53,7 +62,7 @@ def to_float16(
     """
     kept = {node.name for node in model.graph.node if node.op_type in FLOAT32_OPERATORS}
     kept |= set(nodes_on_positions(model.graph)) | set(float32_nodes)
-    kept |= set(overflowing_nodes(model, inputs))
+    kept |= set(overflowing_nodes(model, inputs)) if inputs else set()
     half = _Conversion(model, kept, io).run()
     onnx.checker.check_model(half, full_check=True)
     return half
@@ -76,52 +85,15 @@ def nodes_on_positions(graph: onnx.GraphProto) -> list[str]:
 
 
 def overflowing_nodes(
-    model: onnx.ModelProto, inputs: Iterable[Arrays], limit: float = LARGEST_FLOAT16 / 8
+    model: onnx.ModelProto, inputs: Iterable[Arrays], limit: float = LARGEST_FLOAT16 / 4
 ) -> list[str]:
-    """Return the names of nodes with an output beyond `limit` on any of the inputs.
+    """Return the names of nodes that read or write numbers beyond `limit` on any of the inputs.
 
-    The default leaves a factor of eight for images and prompts that were not tried.
+    The default leaves a factor of four for images and prompts that were not tried.
     """
-    inputs = list(inputs)
-    if not inputs:
-        return []
-    producers = {name: node.name for node in model.graph.node for name in node.output}
-    run = runner_of(_with_magnitudes(model))
-    found: dict[str, None] = {}
-    for arrays in inputs:
-        for name, magnitude in run(arrays).items():
-            tensor = name.removesuffix(_MAGNITUDE)
-            if name != tensor and not float(magnitude) <= limit:
-                found[producers[tensor]] = None
-    return list(found)
-
-
-_MAGNITUDE = "/magnitude"
-
-
-def _with_magnitudes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with the largest magnitude of each float tensor as a further output."""
-    probed = onnx.ModelProto()
-    probed.CopyFrom(model)
-    types = element_types(model)
-    for node in model.graph.node:
-        for name in node.output:
-            if types.get(name) != TensorProto.FLOAT:
-                continue
-            probe = f"{name}{_MAGNITUDE}"
-            probed.graph.node.append(helper.make_node("Abs", [name], [f"{probe}/all"]))
-            largest = helper.make_node("ReduceMax", [f"{probe}/all"], [probe], keepdims=0)
-            probed.graph.node.append(largest)
-            probed.graph.output.append(helper.make_tensor_value_info(probe, TensorProto.FLOAT, []))
-    return probed
-
-
-def element_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the element type of each tensor of a model by name, as `TensorProto` numbers them."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    values = (*graph.input, *graph.output, *graph.value_info)
-    types = {value.name: value.type.tensor_type.elem_type for value in values}
-    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
+    ranges = tensor_ranges(model, inputs)
+    beyond = {name for name, ends in ranges.items() if not max(map(abs, ends)) <= limit}
+    return [n.name for n in model.graph.node if beyond & {*n.input, *n.output}]
 
 
 class _Conversion:

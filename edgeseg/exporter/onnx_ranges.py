@@ -2,9 +2,7 @@
 
 from collections.abc import Iterable
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from edgeseg.exporter.onnx_inputs import Arrays

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from edgeseg.errors import ExportError
 from edgeseg.export_manifest import ExportedFile, ExportManifest
@@ -28,6 +29,11 @@ class CandidateFile:
     folder: Path
     manifest: ExportManifest
     half_arithmetic: bool = False
+
+    @property
+    def arithmetic(self) -> Literal["float32", "float16"]:
+        """What the interpreter of Core ML programs computes in."""
+        return "float16" if self.half_arithmetic else "float32"
 
     def path(self, role: str) -> Path:
         """Return the path of the file with a role.
@@ -103,8 +109,7 @@ def _pair_backend(file: CandidateFile) -> tuple[Backend, str]:
         return CoreMLBackend(file.folder), "Core ML"
     from edgeseg.exporter.coreml_answers import MilBackend
 
-    arithmetic = "float16" if file.half_arithmetic else "float32"
-    return MilBackend(file.folder, arithmetic), f"ML Program interpreter, {arithmetic}"
+    return MilBackend(file.folder, file.arithmetic), _interpreter(file)
 
 
 def _fused_graph(file: CandidateFile) -> tuple[Graph, str]:
@@ -115,8 +120,11 @@ def _fused_graph(file: CandidateFile) -> tuple[Graph, str]:
         return open_graph(path), _onnx_runtime()
     from edgeseg.exporter.coreml_answers import MilGraph
 
-    arithmetic = "float16" if file.half_arithmetic else "float32"
-    return MilGraph(path, arithmetic), f"ML Program interpreter, {arithmetic}"
+    return MilGraph(path, file.arithmetic), _interpreter(file)
+
+
+def _interpreter(file: CandidateFile) -> str:
+    return f"ML Program interpreter, {file.arithmetic}"
 
 
 def _onnx_runtime() -> str:

@@ -24,6 +24,7 @@ from edgeseg.exporter.runners import CandidateFile, open_fused, open_pair
 from edgeseg.exporter.targets import ToleranceConfig
 from edgeseg.modeling.promptable import PromptableNet
 from edgeseg.modeling.torch_backend import TorchBackend
+from edgeseg.preprocess import PIXEL_MEAN, PIXEL_STD
 from edgeseg.runtime.segmenter import Segmenter
 
 Status = Literal["PASS", "FAIL", "SKIP"]
@@ -88,6 +89,27 @@ class VerificationReport:
         }
 
 
+class ReferenceBackend(TorchBackend):
+    """The network in PyTorch, fed what the exported files are fed.
+
+    Args:
+        net: The network.
+        normalises: Take the bytes that a file with normalisation inside takes, padded with a colour
+            that is zero but for rounding, and normalise them here.
+    """
+
+    def __init__(self, net: PromptableNet, normalises: bool) -> None:
+        super().__init__(net, fused=True)
+        self.normalises = normalises
+
+    def encode(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """Encode (S, S, 3) uint8 or (1, 3, S, S) float32; see `edgeseg.runtime.backend.Backend`."""
+        if self.normalises:
+            planes = ((pixels.astype(np.float32) - PIXEL_MEAN) / PIXEL_STD).transpose(2, 0, 1)
+            pixels = np.ascontiguousarray(planes[None])
+        return super().encode(pixels)
+
+
 def verify_export(
     folder: Path,
     net: PromptableNet,
@@ -119,7 +141,7 @@ def verify_export(
             f"{folder} holds {manifest.model} with {manifest.image_size} pixel input, got weights "
             f"of {net.name} with {net.image_size}; give the weights that were exported"
         )
-    reference = PairAnswerer(Segmenter(TorchBackend(net, fused=True)))
+    reference = PairAnswerer(Segmenter(ReferenceBackend(net, manifest.normalises)))
     say = progress or (lambda _: None)
     parts = []
     roles = {file.role for file in manifest.files}

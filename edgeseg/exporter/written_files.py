@@ -95,12 +95,10 @@ def _write_coreml(
         say(f"writing the {part.role}")
         name = f"{part.role}.mlpackage"
         export_coreml(part, folder / name, target, described)
-        notes: list[str] = []
-        for runtime in target.runs_on:
-            findings = lint_coreml(folder / name, runtime)
-            check_lint(findings)
-            notes += [f"{runtime}: {finding}" for finding in findings]
-        yield WrittenFile(name, part.role, part.spec, tuple(notes))
+        findings = lint_coreml(folder / name) if "neural_engine" in target.runs_on else []
+        check_lint(findings)
+        notes = tuple(f"neural_engine: {finding}" for finding in findings)
+        yield WrittenFile(name, part.role, part.spec, notes)
 
 
 def _write_onnx(
@@ -111,14 +109,18 @@ def _write_onnx(
     calibration: Sequence[NDArray[np.uint8]],
     say: Callable[[str], None],
 ) -> Iterator[WrittenFile]:
-    from edgeseg.exporter.onnx_files import export_onnx
+    from edgeseg.exporter.onnx_files import convert, write_onnx
+    from edgeseg.exporter.onnx_precision import in_precision
 
     described = _described(net, target, facts)
     for role, graph, spec in onnx_graphs(net, target):
         say(f"writing the {role}")
         name = f"{role}.onnx"
-        export_onnx(graph, spec, folder / name, target.opset, described)
-        yield WrittenFile(name, role, spec, _lint(folder / name, target))
+        export = convert(graph, spec, target.opset)
+        max_error = target.calibration.max_error if target.calibration else 0.0
+        precise = in_precision(export.model, spec, target.precision, calibration, max_error)
+        write_onnx(precise.model, folder / name, described)
+        yield WrittenFile(name, role, spec, precise.notes + _lint(folder / name, target))
 
 
 def _write_sam_compatible(
@@ -157,6 +159,7 @@ def _lint(path: Path, target: ExportTarget) -> tuple[str, ...]:
 
     notes: list[str] = []
     for runtime in target.runs_on:
+        assert runtime != "neural_engine"  # a target refuses that for ONNX
         findings = lint_onnx(path, runtime)
         check_lint(findings)
         notes += [f"{runtime}: {finding}" for finding in findings]

@@ -143,10 +143,11 @@ class PromptEncoder(nn.Module):
         """
         points_xy, labels = prompts.points_xy, prompts.point_labels
         if add_padding_point:
-            is_box = (labels == BOX_TOP_LEFT) | (labels == BOX_BOTTOM_RIGHT)
-            needs_pad = (labels >= 0).any(dim=1) & ~is_box.any(dim=1)
-            pad = torch.where(needs_pad, PADDING, ABSENT)[:, None]
-            labels = torch.cat([labels, pad], dim=1)
+            labels = F.pad(labels, (0, 1), value=ABSENT)
+            largest = labels.amax(dim=1, keepdim=True)  # the labels of a box are above a point's
+            needs_pad = (2 * largest - 1).abs() == 1  # it is 0 or 1
+            pad = needs_pad.to(labels.dtype) * (PADDING - ABSENT) + ABSENT
+            labels = torch.cat([labels[:, :-1], pad], dim=1)
             points_xy = F.pad(points_xy, (0, 0, 0, 1))
         absent = labels == ABSENT
         return PromptTokens(
@@ -223,8 +224,8 @@ def draw_prompt_map(prompts: PromptBatch, image_size: int, grid_hw: tuple[int, i
     cover_x = _overlap(x0, x1, center_x, cell_w) * has_box
     cover_y = _overlap(y0, y1, center_y, cell_h) * has_box
     cover = cover_y[:, :, None] * cover_x[:, None, :]  # (T, H, W)
-    offset_x = ((center_x - (x0 + x1) / 2) / (x1 - x0).clamp(min=1)).clamp(-1, 1)
-    offset_y = ((center_y - (y0 + y1) / 2) / (y1 - y0).clamp(min=1)).clamp(-1, 1)
+    offset_x = ((center_x - (x0 + x1) / 2) / (x1 - x0).clamp(1.0, float(image_size))).clamp(-1, 1)
+    offset_y = ((center_y - (y0 + y1) / 2) / (y1 - y0).clamp(1.0, float(image_size))).clamp(-1, 1)
     near_y = torch.exp(-0.5 * ((center_y - xy[..., 1:]) / cell_h).square())  # (T, P, H)
     near_x = torch.exp(-0.5 * ((center_x - xy[..., :1]) / cell_w).square())  # (T, P, W)
     on = (labels == 1).to(xy.dtype)[..., None]
@@ -244,5 +245,6 @@ def draw_prompt_map(prompts: PromptBatch, image_size: int, grid_hw: tuple[int, i
 
 def _overlap(start: Tensor, end: Tensor, center: Tensor, cell: float) -> Tensor:
     """Return (T, n), the share of each cell that (T, 1) intervals cover along one axis."""
-    inside = torch.minimum(end, center + cell / 2) - torch.maximum(start, center - cell / 2)
-    return inside.clamp(min=0) / cell
+    first = center - cell / 2
+    inside = (end - first).clamp(0.0, cell) - (start - first).clamp(0.0, cell)
+    return F.relu(inside) / cell
