@@ -127,7 +127,8 @@ def find_sensitive_layers(
     groups = [layers[start : start + size] for start in range(0, len(layers), size)]
     measured = []
     for group in groups:
-        answers = run_all(with_rounded_layers(model, ranges, group), inputs)
+        rounded = with_rounded_layers(model, ranges, group)
+        answers = run_all(rounded, inputs, fuse_quantized=False)
         measured.append(SensitiveLayers(group, relative_error(expected, answers)))
     return tuple(sorted(measured, key=lambda group: -group.error))
 
@@ -149,7 +150,7 @@ def relative_error(expected: Sequence[Arrays], answers: Sequence[Arrays]) -> flo
 def with_rounded_layers(
     model: onnx.ModelProto, ranges: Mapping[str, Range], layers: Collection[Layer]
 ) -> onnx.ModelProto:
-    """Return the model with what some layers read, hold and write rounded as int8 would round it."""
+    """Return the model with what some layers read, hold and write rounded as by int8."""
     rounded = onnx.ModelProto()
     rounded.CopyFrom(model)
     graph = rounded.graph
@@ -167,11 +168,11 @@ def with_rounded_layers(
             graph.initializer.append(numpy_helper.from_array(weight, f"{name}/weight"))
             graph.node.extend(_rounding(graph, layer.source, name, ranges[layer.source]))
             node.input[0], node.input[1] = name, f"{name}/weight"
-        graph.node.append(node)
-        target = node.output[0]
+        target, after = node.output[0], list[onnx.NodeProto]()
         if target in targets:
             node.output[0] = f"{target}/exact"
-            graph.node.extend(_rounding(graph, node.output[0], target, ranges[target]))
+            after = list(_rounding(graph, node.output[0], target, ranges[target]))
+        graph.node.extend([node, *after])
     return rounded
 
 

@@ -10,9 +10,18 @@ import torch
 from edgeseg.exporter.onnx_inputs import Arrays
 
 
-def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """Open a model in ONNX Runtime on the CPU, with as many threads as torch uses."""
+def open_session(
+    model: onnx.ModelProto, fuse_quantized: bool = True
+) -> onnxruntime.InferenceSession:
+    """Open a model in ONNX Runtime on the CPU, with as many threads as torch uses.
+
+    Args:
+        model: Any model.
+        fuse_quantized: Let operators between DequantizeLinear and QuantizeLinear run on integers.
+            ONNX Runtime then rounds float weights it finds there, with one scale a tensor.
+    """
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "0" if fuse_quantized else "1")
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only
     return onnxruntime.InferenceSession(
@@ -20,16 +29,18 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     )
 
 
-def runner_of(model: onnx.ModelProto) -> Callable[[Arrays], Arrays]:
-    """Return a function from inputs to outputs by name."""
-    session = open_session(model)
+def runner_of(model: onnx.ModelProto, fuse_quantized: bool = True) -> Callable[[Arrays], Arrays]:
+    """Return a function from inputs to outputs by name; see `open_session`."""
+    session = open_session(model, fuse_quantized)
     names = [output.name for output in session.get_outputs()]
     return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def run_all(model: onnx.ModelProto, inputs: Iterable[Arrays]) -> list[Arrays]:
-    """Run a model on each of some inputs."""
-    run = runner_of(model)
+def run_all(
+    model: onnx.ModelProto, inputs: Iterable[Arrays], fuse_quantized: bool = True
+) -> list[Arrays]:
+    """Run a model on each of some inputs; see `open_session`."""
+    run = runner_of(model, fuse_quantized)
     return [run(arrays) for arrays in inputs]
 
 

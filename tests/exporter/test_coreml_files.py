@@ -181,7 +181,12 @@ def test_compressed_weights_are_smaller_and_cost_accuracy(
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
     exact = MilGraph(original).run({"image_rgb": pixels})["image_embedding"]
     found = MilGraph(path).run({"image_rgb": pixels})["image_embedding"]
-    assert operation in [each.kind for each in load_package(path).operations]
+    package = load_package(path)
+    compressed = {
+        each.outputs[0].type.shape for each in package.operations if each.kind == operation
+    }
+    assert (96, 16, 1, 1) in compressed  # a convolution that mixes channels
+    assert all(shape[1] > 1 and len(shape) == 4 for shape in compressed)  # none over depth alone
     assert weight_bytes(path) < most_bytes * weight_bytes(original)
     assert 1e-3 < np.abs(found - exact).mean() < error
 

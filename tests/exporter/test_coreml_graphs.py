@@ -68,6 +68,11 @@ def prompts(labels=LABELS):
     return PromptBatch(points_xy, labels, (num,), mask_logits, has_mask)
 
 
+def random_pixels():
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(0, 256, (SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
+
+
 def decode(graph, features, batch, with_masks=True):
     tensors = [features.embedding, *(features.high_res or ()), batch.points_xy]
     tensors.append(batch.point_labels.int())
@@ -146,13 +151,15 @@ def test_mask_logits_that_do_not_count_are_ignored(net):
     assert_same(decode(graph, features, filled), decode(graph, features, batch), 1e-6)
 
 
-@pytest.mark.parametrize(("name", "size"), [("edgeseg_tiny", 64), ("edgesam", 64)])
-def test_encoder_gives_the_features_of_the_network(name, size):
-    net = randomised(build_model(name, size)).eval()
-    pixels = torch.randint(0, 256, (size, size, 3), dtype=torch.uint8)
-    expected = EncoderGraph(net, normalises=True)(pixels)
+@pytest.mark.parametrize("name", ["edgeseg_tiny", "edgesam"])
+def test_encoder_gives_the_features_of_the_network(name):
+    net = randomised(build_model(name, SIDE)).eval()
+    pixels = random_pixels()
+    expected = EncoderGraph(net, normalises=True).double()(pixels)  # many random layers
 
-    found = CoreMLEncoderGraph(net)(pixels.permute(2, 0, 1)[None].float())
+    graph = CoreMLEncoderGraph(net)
+    graph.double()
+    found = graph(pixels.permute(2, 0, 1)[None].double())
 
     assert_same(found, expected)
 
@@ -181,7 +188,7 @@ def test_network_is_left_as_it_was(net):
 
 
 def test_fused_graph_takes_points_of_the_image_itself(net):
-    pixels = torch.randint(0, 256, (SIDE, SIDE, 3), dtype=torch.uint8)
+    pixels = random_pixels()
     batch = prompts()
     points_xy = 7 * batch.points_xy
     image_hw = torch.tensor([301.0, 448.0])
@@ -252,6 +259,29 @@ def test_drawing_of_a_box_by_hand():
     assert profiles.offset_xy[0, 1, 0].tolist() == [-1.0, -1.0, 0.0, 1.0]
     assert profiles.has_box.item() == 1
     assert not profiles.near_y.any()
+
+
+def test_box_without_width_is_drawn_as_one_pixel_wide():
+    points_xy = torch.tensor([[[6.0, 8.0], [6.0, 12.0]]])
+    slots = SlotReading()(torch.tensor([[2, 3]], dtype=torch.int32))
+
+    profiles = PromptDrawing(image_size=16, side=8)(points_xy, slots)  # centres at 1, 3, 5, 7, ...
+
+    assert not profiles.cover_xy[0, 0].any()
+    assert profiles.offset_xy[0, 0, 0].tolist() == [-1, -1, -1, 1, 1, 1, 1, 1]  # over 1 pixel
+
+
+def test_very_sure_mask_prompts_survive_half_precision(net):
+    dense = CoreMLDecoderGraph(net).dense
+    sure = torch.full((1, 1, 16, 16), 2e4)
+    sure[..., 8:] = -2e4
+    drawn, has_mask = torch.zeros(1, 6, 4, 4), torch.ones(1, 1, 1, 1)
+    expected = dense(drawn, (sure, has_mask))
+
+    found = dense.half()(drawn.half(), (sure.half(), has_mask.half()))
+
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.02)
 
 
 def test_norm_survives_half_precision_where_squares_overflow():
