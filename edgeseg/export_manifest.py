@@ -65,7 +65,8 @@ class ParityFigures(_Table):
         output: File and tensor, such as "decoder.low_res_logits".
         max_difference: Largest absolute difference.
         mean_difference: Mean absolute difference.
-        min_mask_iou: Smallest IoU of a mask with PyTorch's; None for outputs that are no masks.
+        min_mask_iou: Smallest IoU of a case's masks with PyTorch's; None for outputs that are no
+            masks.
         num_cases: Cases compared.
     """
 

@@ -54,7 +54,7 @@ def verify(
         photos=read_photos(photos),
         records=list_validation(data, max_images),
         half_arithmetic=half,
-        progress=lambda part: typer.echo(f"comparing {part}", err=True),
+        progress=lambda step: typer.echo(step, err=True),
     )
     typer.echo(json.dumps(report.as_dict(), indent=2) if json_ else summary(report))
     if report.status != "PASS":

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import ExportError
@@ -36,6 +35,7 @@ class MilGraph:
     Attributes:
         inputs: What the package takes, as it says itself.
         output_names: Names of what `run` returns.
+        runs_on: The interpreter.
 
     Raises:
         ExportError: The package is damaged, or has an operation or type that is not known here.
@@ -55,6 +55,7 @@ class MilGraph:
             for feature in package.inputs
         ]
         self.output_names: Sequence[str] = [feature.name for feature in package.outputs]
+        self.runs_on = (f"interpreter, {arithmetic}",)
         self._interpreter = Interpreter(package, arithmetic)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
@@ -62,17 +63,12 @@ class MilGraph:
         return self._interpreter.run(feeds)
 
 
-class MilBackend:
-    """An exported folder of Core ML packages as a `edgeseg.runtime.backend.Backend`.
+def open_interpreted(folder: Path | str, arithmetic: Arithmetic = "float32") -> ExportedModel:
+    """Open an exported folder of Core ML packages with the interpreter.
 
     Args:
         folder: What `edgeseg export` wrote, in the format "coreml".
         arithmetic: As for `MilGraph`.
-
-    Attributes:
-        name: Registry name of the exported model.
-        image_size: Side S of the square input, in pixels.
-        normalises: Whether `encode` takes (S, S, 3) uint8 instead of normalised floats.
 
     Raises:
         WeightsError: There is no such folder, it is damaged, of another format, or its packages are
@@ -80,27 +76,6 @@ class MilBackend:
         ExportError: A package is damaged or has an operation that is not known here.
         MissingExtraError: coremltools is not installed.
     """
-
-    def __init__(self, folder: Path | str, arithmetic: Arithmetic = "float32") -> None:
-        manifest, encoder, decoder = read_pair(Path(folder), "coreml")
-        self._model = ExportedModel(
-            manifest, MilGraph(encoder, arithmetic), MilGraph(decoder, arithmetic)
-        )
-        self.name = self._model.name
-        self.image_size = self._model.image_size
-        self.normalises = self._model.normalises
-
-    def encode(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        """Encode one model input; see `edgeseg.runtime.backend.Backend`."""
-        return self._model.encode(pixels)
-
-    def decode(
-        self,
-        features: tuple[NDArray[Any], ...],
-        points_xy: NDArray[np.float32],
-        point_labels: NDArray[np.int64],
-        mask_logits: NDArray[np.float32] | None,
-        has_mask: NDArray[np.bool_] | None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Decode N prompts of one image; see `edgeseg.runtime.backend.Backend`."""
-        return self._model.decode(features, points_xy, point_labels, mask_logits, has_mask)
+    manifest, *paths = read_pair(Path(folder), "coreml")
+    encoder, decoder = (MilGraph(path, arithmetic) for path in paths)
+    return ExportedModel(manifest, encoder, decoder)

@@ -88,7 +88,7 @@ class CaseParity:
         output: "image_embedding", "low_res_logits", "masks", ...
         max_difference: Largest absolute difference; infinite if a number is not finite.
         mean_difference: Mean absolute difference.
-        mask_iou: Mean IoU of the masks, or None for outputs that are no masks.
+        mask_iou: IoU of all masks of the case together, or None for outputs that are no masks.
     """
 
     case: str
@@ -177,14 +177,14 @@ def _compare_answers(
         return
     on = content_logits(ours.logits, frame) > 0
     other_on = content_logits(theirs.logits, frame) > 0
-    iou = _mean_iou(on, other_on)
+    iou = _joint_iou(on, other_on)
     yield _difference(case, "low_res_logits", ours.logits, theirs.logits, iou)
     best = ours.scores[:_MAX_FULL_SIZE_MASKS].argmax(axis=1)
     rows = np.arange(len(best))
     masks = upsample_masks(ours.logits[rows, best], frame)
     other_masks = upsample_masks(theirs.logits[rows, best], frame)
     changed = float((masks != other_masks).mean()) if masks.size else 0.0
-    yield CaseParity(case, "masks", float(changed > 0), changed, _mean_iou(masks, other_masks))
+    yield CaseParity(case, "masks", float(changed > 0), changed, _joint_iou(masks, other_masks))
 
 
 def _difference(
@@ -204,12 +204,13 @@ def _difference(
     return CaseParity(case, output, largest, mean, mask_iou)
 
 
-def _mean_iou(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
-    """Mean IoU of (..., h, w) masks; two empty ones agree."""
-    axes = (-2, -1)
-    union = np.count_nonzero(ours | theirs, axis=axes)
-    overlap = np.count_nonzero(ours & theirs, axis=axes)
-    return float(np.where(union, overlap / np.maximum(union, 1), 1.0).mean()) if ours.size else 1.0
+def _joint_iou(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
+    """IoU of all (..., h, w) masks taken together; two that are empty everywhere agree.
+
+    A mask of three pixels that gains a fourth would say 0.75 by itself, whatever the file is worth.
+    """
+    union = np.count_nonzero(ours | theirs)
+    return np.count_nonzero(ours & theirs) / union if union else 1.0
 
 
 def _problems(case: CaseParity, tolerance: ToleranceConfig) -> Iterator[str]:

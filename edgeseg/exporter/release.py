@@ -89,7 +89,6 @@ def export_model(
         written = write_files(net, staging, target, facts, calibration, say)
         manifest = _manifest(net, target, facts, staging, written)
         write_export(staging, manifest)
-        say("comparing with PyTorch")
         report = verify_export(
             staging, net, target.tolerance, photos=photos, records=records, progress=say
         )

@@ -10,8 +10,7 @@ from edgeseg.errors import ExportError
 from edgeseg.export_manifest import ExportedFile, ExportManifest
 from edgeseg.exporter.fused_answers import FusedAnswerer
 from edgeseg.exporter.proof import Answerer, PairAnswerer
-from edgeseg.runtime.backend import Backend
-from edgeseg.runtime.exported_model import Graph
+from edgeseg.runtime.exported_model import ExportedModel, Graph
 from edgeseg.runtime.segmenter import Segmenter
 from edgeseg.signature import HIGH_RES_S4, HIGH_RES_S8, IMAGE_EMBEDDING, POINT_LABELS
 
@@ -98,18 +97,18 @@ def open_fused(file: CandidateFile) -> Candidate:
     return Candidate(answerer, runner, (), _max_points(file, "fused"))
 
 
-def _pair_backend(file: CandidateFile) -> tuple[Backend, str]:
+def _pair_backend(file: CandidateFile) -> tuple[ExportedModel, str]:
     if file.manifest.format == "onnx":
-        from edgeseg.runtime.onnx_backend import OnnxBackend
+        from edgeseg.runtime.onnx_backend import open_onnx
 
-        return OnnxBackend(file.folder, providers="cpu", strict=True), _onnx_runtime()
+        return open_onnx(file.folder, providers="cpu", strict=True), _onnx_runtime()
     if sys.platform == "darwin":
-        from edgeseg.runtime.coreml_backend import CoreMLBackend
+        from edgeseg.runtime.coreml_backend import open_coreml
 
-        return CoreMLBackend(file.folder), "Core ML"
-    from edgeseg.exporter.coreml_answers import MilBackend
+        return open_coreml(file.folder), "Core ML"
+    from edgeseg.exporter.coreml_answers import open_interpreted
 
-    return MilBackend(file.folder, file.arithmetic), _interpreter(file)
+    return open_interpreted(file.folder, file.arithmetic), _interpreter(file)
 
 
 def _fused_graph(file: CandidateFile) -> tuple[Graph, str]:

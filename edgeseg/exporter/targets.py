@@ -38,7 +38,7 @@ class ToleranceConfig(Table):
 
     Attributes:
         max_logit_difference: Largest difference of mask logits and of scores, or None.
-        min_mask_iou: Smallest mean IoU that the masks of one case may have with PyTorch's.
+        min_mask_iou: Smallest IoU that the masks of one case, together, may have with PyTorch's.
         max_miou_loss: Largest loss of mIoU on labelled images, in points, or None. It is measured
             when labelled images are given, and otherwise reported as skipped.
     """

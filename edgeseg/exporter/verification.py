@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from edgeseg.data.records import ImageRecord
 from edgeseg.errors import MissingExtraError, PlatformError, WeightsError
 from edgeseg.evaluation import EvaluationConfig, EvaluationReport, evaluate
-from edgeseg.export_manifest import ExportManifest, read_export
+from edgeseg.export_manifest import read_export
 from edgeseg.exporter.proof import (
     Answerer,
-    CaseParity,
     PairAnswerer,
     ProofReport,
     compare,
@@ -24,7 +23,6 @@ from edgeseg.exporter.runners import CandidateFile, open_fused, open_pair
 from edgeseg.exporter.targets import ToleranceConfig
 from edgeseg.modeling.promptable import PromptableNet
 from edgeseg.modeling.torch_backend import TorchBackend
-from edgeseg.preprocess import PIXEL_MEAN, PIXEL_STD
 from edgeseg.runtime.segmenter import Segmenter
 
 Status = Literal["PASS", "FAIL", "SKIP"]
@@ -89,27 +87,6 @@ class VerificationReport:
         }
 
 
-class ReferenceBackend(TorchBackend):
-    """The network in PyTorch, fed what the exported files are fed.
-
-    Args:
-        net: The network.
-        normalises: Take the bytes that a file with normalisation inside takes, padded with a colour
-            that is zero but for rounding, and normalise them here.
-    """
-
-    def __init__(self, net: PromptableNet, normalises: bool) -> None:
-        super().__init__(net, fused=True)
-        self.normalises = normalises
-
-    def encode(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        """Encode (S, S, 3) uint8 or (1, 3, S, S) float32; see `edgeseg.runtime.backend.Backend`."""
-        if self.normalises:
-            planes = ((pixels.astype(np.float32) - PIXEL_MEAN) / PIXEL_STD).transpose(2, 0, 1)
-            pixels = np.ascontiguousarray(planes[None])
-        return super().encode(pixels)
-
-
 def verify_export(
     folder: Path,
     net: PromptableNet,
@@ -141,72 +118,55 @@ def verify_export(
             f"{folder} holds {manifest.model} with {manifest.image_size} pixel input, got weights "
             f"of {net.name} with {net.image_size}; give the weights that were exported"
         )
-    reference = PairAnswerer(Segmenter(ReferenceBackend(net, manifest.normalises)))
+    pytorch = Segmenter(TorchBackend(net, fused=True, normalises=manifest.normalises))
+    file = CandidateFile(folder, manifest, half_arithmetic)
     say = progress or (lambda _: None)
-    parts = []
     roles = {file.role for file in manifest.files}
-    if {"encoder", "decoder"} <= roles:
-        say("encoder and decoder")
-        result = _verify("pair", folder, manifest, reference, tolerance, photos, half_arithmetic)
-        parts.append(_with_accuracy(result, folder, manifest, net, records, half_arithmetic))
-    if "fused" in roles:
-        say("fused")
-        parts.append(
-            _verify("fused", folder, manifest, reference, tolerance, photos, half_arithmetic)
+    parts = []
+    for part, opened, needs in (
+        ("pair", open_pair, {"encoder", "decoder"}),
+        ("fused", open_fused, {"fused"}),
+    ):
+        if not needs <= roles:
+            continue
+        say(f"comparing {' and '.join(sorted(needs, reverse=True))}")
+        try:
+            candidate = opened(file)
+        except (MissingExtraError, PlatformError) as error:
+            parts.append(PartResult(part, "SKIP", str(error)))
+            continue
+        images = build_proof_images(
+            manifest.image_size, photos, candidate.max_points, with_masks=part == "pair"
         )
+        cases = compare(
+            PairAnswerer(pytorch),
+            candidate.answerer,
+            images,
+            manifest.image_size,
+            candidate.features,
+        )
+        report = ProofReport(part, candidate.runner, tolerance, tuple(cases))
+        parts.append(_judged(report, pytorch, candidate.answerer, records))
     return VerificationReport(folder, tuple(parts))
 
 
-def _verify(
-    part: str,
-    folder: Path,
-    manifest: ExportManifest,
-    reference: Answerer,
-    tolerance: ToleranceConfig,
-    photos: Photos,
-    half_arithmetic: bool,
+def _judged(
+    report: ProofReport, pytorch: Segmenter, answerer: Answerer, records: Sequence[ImageRecord]
 ) -> PartResult:
-    file = CandidateFile(folder, manifest, half_arithmetic)
-    try:
-        candidate = open_pair(file) if part == "pair" else open_fused(file)
-    except (MissingExtraError, PlatformError) as error:
-        return PartResult(part, "SKIP", str(error))
-    images = build_proof_images(
-        manifest.image_size, photos, candidate.max_points, with_masks=part == "pair"
-    )
-    cases: tuple[CaseParity, ...] = tuple(
-        compare(reference, candidate.answerer, images, manifest.image_size, candidate.features)
-    )
-    report = ProofReport(part, candidate.runner, tolerance, cases)
-    if report.passed:
-        return PartResult(part, "PASS", report=report)
-    return PartResult(part, "FAIL", _shortened(report.failures), report)
-
-
-def _with_accuracy(
-    result: PartResult,
-    folder: Path,
-    manifest: ExportManifest,
-    net: PromptableNet,
-    records: Sequence[ImageRecord],
-    half_arithmetic: bool,
-) -> PartResult:
-    """Measure the mIoU that is lost, where the tolerance asks for it."""
-    if result.report is None or result.report.tolerance.max_miou_loss is None:
-        return result
-    if not records:
+    """Measure the mIoU that is lost, where the tolerance asks for it, and decide."""
+    measured = isinstance(answerer, PairAnswerer) and report.tolerance.max_miou_loss is not None
+    if measured and records:
+        assert isinstance(answerer, PairAnswerer)
+        ours = evaluate(pytorch, records, ACCURACY)
+        theirs = evaluate(answerer.segmenter, records, ACCURACY)
+        losses = [_mean_iou(ours, name) - _mean_iou(theirs, name) for name in ACCURACY.prompt_sets]
+        report = replace(report, miou_loss=100 * max(losses))
+    if not report.passed:
+        return PartResult(report.part, "FAIL", _shortened(report.failures), report)
+    if measured and not records:
         reason = "mIoU was not compared; give labelled images"
-        return result if result.status == "FAIL" else replace(result, status="SKIP", reason=reason)
-    candidate = open_pair(CandidateFile(folder, manifest, half_arithmetic)).answerer
-    assert isinstance(candidate, PairAnswerer)
-    ours = evaluate(Segmenter(TorchBackend(net, fused=True)), records, ACCURACY)
-    theirs = evaluate(candidate.segmenter, records, ACCURACY)
-    names = ACCURACY.prompt_sets
-    loss = 100 * max(_mean_iou(ours, name) - _mean_iou(theirs, name) for name in names)
-    report = replace(result.report, miou_loss=loss)
-    if report.passed:
-        return PartResult(result.part, "PASS", report=report)
-    return PartResult(result.part, "FAIL", _shortened(report.failures), report)
+        return PartResult(report.part, "SKIP", reason, report)
+    return PartResult(report.part, "PASS", report=report)
 
 
 def _shortened(failures: Sequence[str], shown: int = 3) -> str:

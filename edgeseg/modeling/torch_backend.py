@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from edgeseg.modeling.prompt_batch import PromptBatch
 from edgeseg.modeling.promptable import ImageFeatures, PromptableNet
 from edgeseg.modeling.reparam import fuse
+from edgeseg.preprocess import PIXEL_MEAN, PIXEL_STD
 
 
 class TorchBackend:
@@ -20,12 +22,20 @@ class TorchBackend:
         device: Where to run it.
         fused: Fold branches and norms of the image encoder first, into a copy, which does not see
             later training.
+        normalises: Take (S, S, 3) uint8 RGB and normalise it here, as exported files may do.
     """
 
-    def __init__(self, net: PromptableNet, device: str = "cpu", fused: bool = False) -> None:
+    def __init__(
+        self,
+        net: PromptableNet,
+        device: str = "cpu",
+        fused: bool = False,
+        normalises: bool = False,
+    ) -> None:
         encoder = fuse(net.image_encoder) if fused else net.image_encoder
         self.name = net.name
         self.image_size = net.image_size
+        self.normalises = normalises
         self.device = torch.device(device)
         self._net = PromptableNet(
             encoder, net.prompt_encoder, net.mask_decoder, net.image_size, net.name
@@ -34,7 +44,10 @@ class TorchBackend:
 
     @torch.inference_mode()
     def encode(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        """Encode (1, 3, S, S) float32 pixels; see `edgeseg.runtime.backend.Backend`."""
+        """Encode one model input; see `edgeseg.runtime.backend.Backend`."""
+        if self.normalises:
+            planes = ((pixels - PIXEL_MEAN) / PIXEL_STD).transpose(2, 0, 1)
+            pixels = np.ascontiguousarray(planes[None], np.float32)
         features = self._net.encode(
             self._tensor(pixels).contiguous(memory_format=torch.channels_last)
         )

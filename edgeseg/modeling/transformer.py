@@ -1,8 +1,9 @@
 """Two-way transformer between prompt tokens and an image embedding.
 
-Source: Kirillov et al. 2023, Segment Anything, arXiv:2304.02643, with SAM's parameter names. The
-arithmetic is the same; what does not depend on the prompt is computed once an image: in the first
-layer the image's keys, values and queries, and everywhere the projected positional encoding.
+Source: Kirillov et al. 2023, Segment Anything, arXiv:2304.02643, with SAM's parameter names and
+results. What does not depend on the prompt is computed once an image: in the first layer the
+image's keys, values and queries. Later the cells belong to each prompt, and are never projected:
+see `ImageTokens`.
 """
 
 from dataclasses import dataclass

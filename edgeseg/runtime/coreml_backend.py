@@ -1,4 +1,4 @@
-"""Core ML behind the interface that `Segmenter` asks of a backend; macOS only."""
+"""Exported Core ML packages run by Core ML; macOS only."""
 
 import sys
 import threading
@@ -59,19 +59,17 @@ def load_mlmodel(path: Path, compute_units: str) -> CoreMLModel:
     return model
 
 
-class CoreMLBackend:
-    """Run an exported folder of Core ML packages. Threads may share it; its calls take turns.
+def open_coreml(
+    folder: Path | str,
+    compute_units: str = "all",
+    load_model: LoadModel = load_mlmodel,
+) -> ExportedModel:
+    """Open an exported folder of Core ML packages. Threads may share it; its calls take turns.
 
     Args:
         folder: What `edgeseg export` wrote, in the format "coreml".
         compute_units: One of `COMPUTE_UNITS`.
         load_model: How to open a package.
-
-    Attributes:
-        name: Registry name of the exported model.
-        image_size: Side S of the square input, in pixels.
-        normalises: Whether `encode` takes (S, S, 3) uint8 instead of normalised floats.
-        slots: How many prompts and points the decoder takes in one call; more are split up.
 
     Raises:
         PlatformError: This is no macOS.
@@ -79,46 +77,23 @@ class CoreMLBackend:
         WeightsError: The folder or a package is missing, damaged, or not what its manifest says.
         ConfigError: The compute units are unknown.
     """
-
-    def __init__(
-        self,
-        folder: Path | str,
-        compute_units: str = "all",
-        load_model: LoadModel = load_mlmodel,
-    ) -> None:
-        if compute_units not in COMPUTE_UNITS:
-            raise ConfigError(
-                f"unknown compute units {compute_units!r}; choose one of {', '.join(COMPUTE_UNITS)}"
-            )
-        manifest, encoder_path, decoder_path = read_pair(Path(folder), "coreml")
-        encoder = _CoreMLGraph(load_model(encoder_path, compute_units), _file(manifest, "encoder"))
-        decoder = _CoreMLGraph(load_model(decoder_path, compute_units), _file(manifest, "decoder"))
-        self._model = ExportedModel(manifest, encoder, decoder)
-        self.name = self._model.name
-        self.image_size = self._model.image_size
-        self.normalises = self._model.normalises
-        self.slots = self._model.slots
-
-    def encode(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        """Encode one model input; see `edgeseg.runtime.backend.Backend`."""
-        return self._model.encode(pixels)
-
-    def decode(
-        self,
-        features: tuple[NDArray[Any], ...],
-        points_xy: NDArray[np.float32],
-        point_labels: NDArray[np.int64],
-        mask_logits: NDArray[np.float32] | None,
-        has_mask: NDArray[np.bool_] | None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Decode N prompts of one image; see `edgeseg.runtime.backend.Backend`."""
-        return self._model.decode(features, points_xy, point_labels, mask_logits, has_mask)
+    if compute_units not in COMPUTE_UNITS:
+        raise ConfigError(
+            f"unknown compute units {compute_units!r}; choose one of {', '.join(COMPUTE_UNITS)}"
+        )
+    manifest, *paths = read_pair(Path(folder), "coreml")
+    encoder, decoder = (
+        _CoreMLGraph(load_model(path, compute_units), _file(manifest, role), compute_units)
+        for path, role in zip(paths, ("encoder", "decoder"), strict=True)
+    )
+    return ExportedModel(manifest, encoder, decoder)
 
 
 class _CoreMLGraph:
     """One package as a `Graph`, described by the manifest: the package itself names no dtypes."""
 
-    def __init__(self, model: CoreMLModel, file: ExportedFile) -> None:
+    def __init__(self, model: CoreMLModel, file: ExportedFile, compute_units: str) -> None:
+        self.runs_on = (compute_units,)  # Core ML does not tell more
         self._model = model
         self._turn = threading.Lock()  # Apple promises one thread a model at a time
         self.inputs = [TensorSpec(t.name, t.shape, t.dtype) for t in file.inputs]  # type: ignore[arg-type]

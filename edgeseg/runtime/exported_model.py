@@ -47,12 +47,16 @@ class Graph(Protocol):
     def output_names(self) -> Sequence[str]:
         """Names of what `run` returns."""
 
+    @property
+    def runs_on(self) -> tuple[str, ...]:
+        """What really runs the file, by its program's names, most operations first."""
+
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         """Compute all outputs from all inputs, by name."""
 
 
 class ExportedModel:
-    """Encoder and decoder with the two methods that a `Backend` needs.
+    """An encoder and a decoder as one `Backend`. Threads may share it as far as the graphs.
 
     Args:
         manifest: Of the folder both come from.
@@ -60,7 +64,11 @@ class ExportedModel:
         decoder: Features and prompts in, logits and scores out.
 
     Attributes:
-        slots: How many prompts and points the decoder takes in one call.
+        name: Registry name of the exported model.
+        image_size: Side S of the square input, in pixels.
+        normalises: Whether `encode` takes (S, S, 3) uint8 instead of normalised floats.
+        slots: How many prompts and points the decoder takes in one call; more are split up.
+        runs_on: For "encoder" and "decoder" what really runs it, such as an execution provider.
 
     Raises:
         WeightsError: The graphs are not what the manifest and `edgeseg.signature` say.
@@ -70,6 +78,7 @@ class ExportedModel:
         self.name = manifest.model
         self.image_size = manifest.image_size
         self.normalises = manifest.normalises
+        self.runs_on = {"encoder": encoder.runs_on, "decoder": decoder.runs_on}
         self._encoder, self._decoder = encoder, decoder
         given = {spec.name: spec for spec in decoder.inputs}
         self._features = [given[name] for name in _FEATURES if name in given]
@@ -168,10 +177,11 @@ def read_pair(
     """
     manifest = read_export(folder)
     if manifest.format != expected_format:
-        other = "coreml" if manifest.format == "coreml" else "onnx"
+        usable = {"onnx": "load it with backend='onnx'", "coreml": "load it with backend='coreml'"}
+        advice = usable.get(manifest.format, "its files are for programs written for SAM")
         raise WeightsError(
-            f"{folder} holds {manifest.format} files, this backend runs {expected_format}; load it "
-            f"with backend={other!r} or export another target"
+            f"{folder} holds {manifest.format} files, this backend runs {expected_format}; "
+            f"{advice}, or export another target"
         )
     encoder, decoder = manifest.file("encoder"), manifest.file("decoder")
     if encoder is None or decoder is None:

@@ -152,20 +152,19 @@ def _open(folder: Path, runner: str, place: str, threads: int | None, strict: bo
     if runner == "auto":
         runner = read_export(folder, check_hashes=False).format
     if runner == "coreml":
-        from edgeseg.runtime.coreml_backend import CoreMLBackend
+        from edgeseg.runtime.coreml_backend import open_coreml
 
-        return Segmenter(CoreMLBackend(folder, place or "all"))
-    if runner == "openvino":
-        from edgeseg.runtime.openvino_backend import OpenVinoBackend
+        model = open_coreml(folder, place or "all")
+    elif runner == "openvino":
+        from edgeseg.runtime.openvino_backend import open_openvino
 
-        openvino = OpenVinoBackend(folder, threads, place or "CPU")
-        is_on_cpu = openvino.devices_used["decoder"] == ("CPU",)
-        return Segmenter(openvino, _prompts_a_call(openvino.image_size, openvino.slots, is_on_cpu))
-    from edgeseg.runtime.onnx_backend import OnnxBackend
+        model = open_openvino(folder, threads, place or "CPU")
+    else:
+        from edgeseg.runtime.onnx_backend import open_onnx
 
-    onnx = OnnxBackend(folder, threads, place or "auto", strict)
-    is_on_cpu = onnx.providers_used["decoder"][:1] == ("cpu",)
-    return Segmenter(onnx, _prompts_a_call(onnx.image_size, onnx.slots, is_on_cpu))
+        model = open_onnx(folder, threads, place or "auto", strict)
+    is_on_cpu = model.runs_on["decoder"][:1] in (("cpu",), ("CPU",))
+    return Segmenter(model, _prompts_a_call(model.image_size, model.slots, is_on_cpu))
 
 
 def _prompts_a_call(image_size: int, slots: PromptSlots, is_on_cpu: bool) -> int:

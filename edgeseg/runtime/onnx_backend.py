@@ -1,10 +1,9 @@
-"""ONNX Runtime behind the interface that `Segmenter` asks of a backend."""
+"""Exported ONNX files run by ONNX Runtime."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -31,66 +30,34 @@ _DTYPES: dict[str, Precision] = {
 }
 
 
-class OnnxBackend:
-    """Run an exported folder with ONNX Runtime. Threads may share it.
+def open_onnx(
+    folder: Path | str,
+    threads: int | None = None,
+    providers: str = "auto",
+    strict: bool = False,
+) -> ExportedModel:
+    """Open an exported folder with ONNX Runtime. Threads may share the result.
 
     Args:
-        folder: What `edgeseg export` wrote.
+        folder: What `edgeseg export` wrote, in the format "onnx".
         threads: Threads of one call; default: one a core.
         providers: Where to run: "auto" (CUDA, else Core ML, else CPU), "cpu", "cuda", "tensorrt",
             "coreml", "openvino", or ONNX Runtime's name of any other provider.
         strict: Refuse, instead of warning, when ONNX Runtime replaces the provider.
 
-    Attributes:
-        name: Registry name of the exported model.
-        image_size: Side S of the square input, in pixels.
-        normalises: Whether `encode` takes (S, S, 3) uint8 instead of normalised floats.
-        slots: How many prompts and points the decoder takes in one call; more are split up.
-        providers_used: For "encoder" and "decoder" the providers that really run operations of it,
-            most operations first.
+    Returns:
+        A backend; its `runs_on` names the providers that really run operations.
 
     Raises:
         WeightsError: The folder or a file is missing, damaged, or not what its manifest says.
         ConfigError: The provider is unknown, or unavailable under `strict`; or `threads` is below
             1.
     """
-
-    def __init__(
-        self,
-        folder: Path | str,
-        threads: int | None = None,
-        providers: str = "auto",
-        strict: bool = False,
-    ) -> None:
-        manifest, encoder_path, decoder_path = read_pair(Path(folder), "onnx")
-        options = session_options(threads)
-        chosen = choose_providers(providers, onnxruntime.get_available_providers(), strict)
-        encoder = _OnnxGraph(encoder_path, options, chosen, strict)
-        decoder = _OnnxGraph(decoder_path, options, chosen, strict)
-        self.providers_used = {
-            "encoder": encoder.providers_used,
-            "decoder": decoder.providers_used,
-        }
-        self._model = ExportedModel(manifest, encoder, decoder)
-        self.name = self._model.name
-        self.image_size = self._model.image_size
-        self.normalises = self._model.normalises
-        self.slots = self._model.slots
-
-    def encode(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        """Encode one model input; see `edgeseg.runtime.backend.Backend`."""
-        return self._model.encode(pixels)
-
-    def decode(
-        self,
-        features: tuple[NDArray[Any], ...],
-        points_xy: NDArray[np.float32],
-        point_labels: NDArray[np.int64],
-        mask_logits: NDArray[np.float32] | None,
-        has_mask: NDArray[np.bool_] | None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Decode N prompts of one image; see `edgeseg.runtime.backend.Backend`."""
-        return self._model.decode(features, points_xy, point_labels, mask_logits, has_mask)
+    manifest, *paths = read_pair(Path(folder), "onnx")
+    options = session_options(threads)
+    chosen = choose_providers(providers, onnxruntime.get_available_providers(), strict)
+    encoder, decoder = (_OnnxGraph(path, options, chosen, strict) for path in paths)
+    return ExportedModel(manifest, encoder, decoder)
 
 
 def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
@@ -109,7 +76,7 @@ def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.enable_mem_pattern = False  # it keeps a second block of memory and saves no time
-    options.log_severity_level = 3  # errors; what a warning would say is in `providers_used`
+    options.log_severity_level = 3  # errors; what a warning would say is in `runs_on`
     options.intra_op_num_threads = threads or 0
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
@@ -137,8 +104,8 @@ class _OnnxGraph:
         strict: bool,
     ) -> None:
         self._session, wanted = _open(path, options, providers, strict)
-        self.providers_used = providers_of(self._session)
-        check_used(path.name, wanted, self.providers_used, strict)
+        self.runs_on = providers_of(self._session)
+        check_used(path.name, wanted, self.runs_on, strict)
         self.inputs = [_spec(path, tensor) for tensor in self._session.get_inputs()]
         self.output_names = [tensor.name for tensor in self._session.get_outputs()]
 

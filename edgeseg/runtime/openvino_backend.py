@@ -1,4 +1,4 @@
-"""OpenVINO behind the interface that `Segmenter` asks of a backend."""
+"""Exported ONNX files run by OpenVINO."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,60 +15,35 @@ if TYPE_CHECKING:
     import openvino
 
 
-class OpenVinoBackend:
-    """Run an exported folder of ONNX files with OpenVINO. Threads may share it.
+def open_openvino(
+    folder: Path | str, threads: int | None = None, device: str = "CPU"
+) -> ExportedModel:
+    """Open an exported folder of ONNX files with OpenVINO. Threads may share the result.
 
     Args:
         folder: What `edgeseg export` wrote, in the format "onnx".
         threads: Threads of one call on the CPU; default: OpenVINO's choice.
         device: OpenVINO's name of the device, such as "CPU", "GPU", "NPU" or "AUTO".
 
-    Attributes:
-        name: Registry name of the exported model.
-        image_size: Side S of the square input, in pixels.
-        normalises: Whether `encode` takes (S, S, 3) uint8 instead of normalised floats.
-        slots: How many prompts and points the decoder takes in one call; more are split up.
-        devices_used: For "encoder" and "decoder" the devices that really run it.
+    Returns:
+        A backend; its `runs_on` names the devices that really run it.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
         WeightsError: The folder or a file is missing, damaged, or not what its manifest says.
         ConfigError: There is no such device; or `threads` is below 1.
     """
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise missing_extra("openvino", "openvino") from error
 
-    def __init__(self, folder: Path | str, threads: int | None = None, device: str = "CPU") -> None:
-        try:
-            import openvino
-        except ModuleNotFoundError as error:
-            raise missing_extra("openvino", "openvino") from error
-
-        manifest, encoder_path, decoder_path = read_pair(Path(folder), "onnx")
-        engine = openvino.Core()
-        _check_device(device, engine.available_devices)
-        settings = _settings(threads, device, manifest.precision)
-        encoder = _OpenVinoGraph(engine, encoder_path, device, settings)
-        decoder = _OpenVinoGraph(engine, decoder_path, device, settings)
-        self.devices_used = {"encoder": encoder.devices_used, "decoder": decoder.devices_used}
-        self._model = ExportedModel(manifest, encoder, decoder)
-        self.name = self._model.name
-        self.image_size = self._model.image_size
-        self.normalises = self._model.normalises
-        self.slots = self._model.slots
-
-    def encode(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        """Encode one model input; see `edgeseg.runtime.backend.Backend`."""
-        return self._model.encode(pixels)
-
-    def decode(
-        self,
-        features: tuple[NDArray[Any], ...],
-        points_xy: NDArray[np.float32],
-        point_labels: NDArray[np.int64],
-        mask_logits: NDArray[np.float32] | None,
-        has_mask: NDArray[np.bool_] | None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Decode N prompts of one image; see `edgeseg.runtime.backend.Backend`."""
-        return self._model.decode(features, points_xy, point_labels, mask_logits, has_mask)
+    manifest, *paths = read_pair(Path(folder), "onnx")
+    engine = openvino.Core()
+    _check_device(device, engine.available_devices)
+    settings = _settings(threads, device, manifest.precision)
+    encoder, decoder = (_OpenVinoGraph(engine, path, device, settings) for path in paths)
+    return ExportedModel(manifest, encoder, decoder)
 
 
 class _OpenVinoGraph:
@@ -87,7 +62,7 @@ class _OpenVinoGraph:
             ) from error
         self.inputs = [_spec(port) for port in self._compiled.inputs]
         self.output_names = [port.get_any_name() for port in self._compiled.outputs]
-        self.devices_used = tuple(self._compiled.get_property("EXECUTION_DEVICES"))
+        self.runs_on = tuple(self._compiled.get_property("EXECUTION_DEVICES"))
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         answers = self._compiled.create_infer_request().infer(dict(feeds))

@@ -163,6 +163,7 @@ class TorchGraph:
     def __init__(self, graph, spec):
         self.graph, self.inputs = graph, spec.inputs
         self.output_names = [tensor.name for tensor in spec.outputs]
+        self.runs_on = ("torch",)
 
     def run(self, feeds):
         tensors = [torch.from_numpy(feeds[spec.name].copy()) for spec in self.inputs]

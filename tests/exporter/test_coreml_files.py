@@ -17,7 +17,7 @@ from coreml_networks import (
 )
 
 from edgeseg.errors import ExportError
-from edgeseg.exporter.coreml_answers import MilBackend, MilGraph
+from edgeseg.exporter.coreml_answers import MilGraph, open_interpreted
 from edgeseg.exporter.coreml_compression import compress
 from edgeseg.exporter.coreml_files import CoreMLPart, coreml_parts, export_coreml
 from edgeseg.exporter.coreml_tools import quiet_coremltools
@@ -55,7 +55,7 @@ def decoder_part():
 
 @pytest.mark.parametrize("arithmetic", ["float32", "float16"])
 def test_saved_pair_answers_as_pytorch(folder, arithmetic):
-    candidate = PairAnswerer(Segmenter(MilBackend(folder, arithmetic)))
+    candidate = PairAnswerer(Segmenter(open_interpreted(folder, arithmetic)))
 
     report = prove(shared_net(), candidate)
 
@@ -73,8 +73,8 @@ def test_saved_fused_package_answers_as_pytorch(fused):
 
 def test_half_arithmetic_rounds_more_than_half_weights(folder):
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
-    exact = MilBackend(folder, "float32").encode(pixels)[0]
-    rounded = MilBackend(folder, "float16").encode(pixels)[0]
+    exact = open_interpreted(folder, "float32").encode(pixels)[0]
+    rounded = open_interpreted(folder, "float16").encode(pixels)[0]
 
     assert 0 < np.abs(rounded - exact).max() < 0.05
 
@@ -252,7 +252,7 @@ def test_open_sizes_are_refused(tmp_path):
 
 
 def test_interpreted_folder_has_the_name_and_size_of_its_manifest(folder):
-    backend = MilBackend(folder)
+    backend = open_interpreted(folder)
 
     assert (backend.name, backend.image_size, backend.normalises) == ("edgeseg_tiny", SIDE, True)
 
@@ -265,7 +265,7 @@ def test_damaged_package_is_found_by_its_hash(folder, tmp_path):
         file.write(b"\x7f")
 
     with pytest.raises(ValueError, match="damaged or was replaced"):
-        MilBackend(copy)
+        open_interpreted(copy)
 
 
 def test_folder_of_other_tensors_is_refused(folder, fused, tmp_path):
@@ -278,4 +278,4 @@ def test_folder_of_other_tensors_is_refused(folder, fused, tmp_path):
     describe_folder(copy, files, SETTINGS)
 
     with pytest.raises(ValueError, match="the decoder must take .*, got "):
-        MilBackend(copy)
+        open_interpreted(copy)

@@ -102,6 +102,28 @@ def test_half_a_pixel_of_shift_is_seen_in_the_masks():
     assert all("mask IoU" in failure for failure in found.failures)
 
 
+def test_a_mask_of_few_pixels_does_not_decide_over_a_large_one():
+    logits = np.full((1, 4, 16, 16), -1, np.float32)
+    logits[0, 0, :10, :10] = 1
+    logits[0, 1, 0, :3] = 1
+    other = logits.copy()
+    other[0, 1, 0, 3] = 1  # one pixel more in the small mask: 103 of 104 in all, 3 of 4 in it
+    scores = np.full((1, 4), 0.5, np.float32)
+    image = ProofImage("i", np.zeros((64, 64, 3), np.uint8), {"p": (Prompt(points_xy=[(1, 2)]),)})
+
+    class Says:
+        def __init__(self, logits):
+            self.logits = logits
+
+        def answer(self, image, prompt_sets):
+            return ImageAnswer((), (PromptAnswer(self.logits, scores),))
+
+    cases = compare(Says(logits), Says(other), [image], SIDE, ())
+
+    (iou,) = (case.mask_iou for case in cases if case.output == "low_res_logits")
+    assert iou == pytest.approx(103 / 104)
+
+
 def test_numbers_that_are_not_finite_fail_any_tolerance():
     def broken(pixels=None, **others):
         return {**others, "pixels": None if pixels is None else pixels * np.float32(np.nan)}

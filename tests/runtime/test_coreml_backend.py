@@ -10,8 +10,8 @@ from exported_folders import expected_answers, write_folder
 from edgeseg.errors import ConfigError, MissingExtraError, PlatformError, WeightsError
 from edgeseg.export_manifest import read_export, write_export
 from edgeseg.runtime import Segmenter
-from edgeseg.runtime.coreml_backend import CoreMLBackend, load_mlmodel
-from edgeseg.runtime.onnx_backend import OnnxBackend
+from edgeseg.runtime.coreml_backend import load_mlmodel, open_coreml
+from edgeseg.runtime.onnx_backend import open_onnx
 from edgeseg.signature import PromptSlots
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 30, 3), np.uint8)
@@ -54,8 +54,8 @@ def load_package(packages):
 def test_answers_are_those_of_the_same_graphs_in_onnx_runtime(tmp_path, load_package, packages):
     options = {"slots": PromptSlots(2, 3), "label_dtype": "int32"}
     coreml = write_folder(tmp_path / "coreml", format="coreml", **options)
-    backend = CoreMLBackend(coreml, "cpu_and_ne", load_package)
-    theirs = OnnxBackend(write_folder(tmp_path / "onnx", **options))
+    backend = open_coreml(coreml, "cpu_and_ne", load_package)
+    theirs = open_onnx(write_folder(tmp_path / "onnx", **options))
     features = Segmenter(backend).encode(IMAGE).features
     points_xy, labels = np.float32([[[3, 40], [9, 2]]] * 5), np.array([[1, -2]] * 5)
 
@@ -73,7 +73,7 @@ def test_an_encoder_that_normalises_gets_a_picture(tmp_path, load_package, packa
     pytest.importorskip("PIL")
     folder = write_folder(tmp_path, format="coreml", normalises=True)
 
-    Segmenter(CoreMLBackend(folder, load_model=load_package)).encode(IMAGE)
+    Segmenter(open_coreml(folder, load_model=load_package)).encode(IMAGE)
 
     picture = packages[0].seen[0]["image_rgb"]
     assert (picture.size, picture.mode) == ((64, 64), "RGB")
@@ -81,7 +81,7 @@ def test_an_encoder_that_normalises_gets_a_picture(tmp_path, load_package, packa
 
 
 def test_threads_take_turns(tmp_path, load_package):
-    backend = CoreMLBackend(write_folder(tmp_path, format="coreml"), load_model=load_package)
+    backend = open_coreml(write_folder(tmp_path, format="coreml"), load_model=load_package)
     pixels = np.zeros((1, 3, 64, 64), np.float32)
     results = []
 
@@ -101,7 +101,7 @@ def test_elsewhere_than_on_macos_the_error_says_what_to_do(tmp_path, monkeypatch
     monkeypatch.setattr(sys, "platform", "linux")
 
     with pytest.raises(PlatformError, match=r"runs on macOS, this is linux; export an ONNX target"):
-        CoreMLBackend(write_folder(tmp_path, format="coreml"))
+        open_coreml(write_folder(tmp_path, format="coreml"))
 
 
 def test_without_coremltools_the_error_says_how_to_install_it(tmp_path, monkeypatch):
@@ -122,13 +122,13 @@ def test_without_coremltools_the_error_says_how_to_install_it(tmp_path, monkeypa
 def test_unknown_compute_units_and_another_format_are_refused(tmp_path, load_package):
     folder = write_folder(tmp_path / "coreml", format="coreml")
     with pytest.raises(ConfigError, match=r"unknown compute units 'npu'; choose one of all, cpu_o"):
-        CoreMLBackend(folder, "npu", load_package)
+        open_coreml(folder, "npu", load_package)
 
     folder = write_folder(tmp_path / "onnx")
     with pytest.raises(
         WeightsError, match=r"holds onnx files, this backend runs coreml; load it w"
     ):
-        CoreMLBackend(folder, load_model=load_package)
+        open_coreml(folder, load_model=load_package)
 
 
 def test_a_package_that_changed_is_refused(tmp_path, load_package):
@@ -141,4 +141,4 @@ def test_a_package_that_changed_is_refused(tmp_path, load_package):
     write_export(folder, manifest.model_copy(update={"files": (manifest.files[0], decoder)}))
 
     with pytest.raises(WeightsError, match=r"decoder\.mlpackage is damaged or was replaced"):
-        CoreMLBackend(folder, load_model=load_package)
+        open_coreml(folder, load_model=load_package)

@@ -8,7 +8,7 @@ from exported_folders import expected_answers, write_folder
 from edgeseg.errors import ConfigError, ImageError, PromptError, WeightsError
 from edgeseg.prompts import Prompt
 from edgeseg.runtime import Segmenter
-from edgeseg.runtime.onnx_backend import OnnxBackend, session_options
+from edgeseg.runtime.onnx_backend import open_onnx, session_options
 from edgeseg.signature import PromptSlots
 
 RNG = np.random.default_rng(0)
@@ -26,7 +26,7 @@ def assert_same_answers(got, expected, atol=1e-3):
 
 
 def test_the_embedding_is_what_the_encoder_makes_of_the_pixels(tmp_path):
-    backend = OnnxBackend(write_folder(tmp_path))
+    backend = open_onnx(write_folder(tmp_path))
 
     (embedding,) = backend.encode(PIXELS)
 
@@ -36,7 +36,7 @@ def test_the_embedding_is_what_the_encoder_makes_of_the_pixels(tmp_path):
 
 
 def test_one_point_is_answered_by_the_numbers_of_the_formula(tmp_path):
-    backend = OnnxBackend(write_folder(tmp_path))
+    backend = open_onnx(write_folder(tmp_path))
     features = (np.zeros((1, 3, 4, 4), np.float32),)
 
     logits, scores = backend.decode(
@@ -61,7 +61,7 @@ def test_one_point_is_answered_by_the_numbers_of_the_formula(tmp_path):
 )
 @pytest.mark.parametrize("with_masks", [False, True])
 def test_answers_do_not_depend_on_the_sizes_a_decoder_was_exported_for(tmp_path, slots, with_masks):
-    backend = OnnxBackend(write_folder(tmp_path, slots=slots))
+    backend = open_onnx(write_folder(tmp_path, slots=slots))
     masks = (MASKS, HAS_MASK) if with_masks else (None, None)
     features = backend.encode(PIXELS)
 
@@ -71,7 +71,7 @@ def test_answers_do_not_depend_on_the_sizes_a_decoder_was_exported_for(tmp_path,
 
 
 def test_masks_without_a_word_about_them_all_count(tmp_path):
-    backend = OnnxBackend(write_folder(tmp_path))
+    backend = open_onnx(write_folder(tmp_path))
     features = backend.encode(PIXELS)
 
     answers = backend.decode(features, POINTS_XY, LABELS, MASKS, None)
@@ -83,7 +83,7 @@ def test_masks_without_a_word_about_them_all_count(tmp_path):
 
 
 def test_no_prompts_have_no_answers(tmp_path):
-    backend = OnnxBackend(write_folder(tmp_path, slots=PromptSlots(2, 3)))
+    backend = open_onnx(write_folder(tmp_path, slots=PromptSlots(2, 3)))
 
     logits, scores = backend.decode(
         backend.encode(PIXELS), POINTS_XY[:0], LABELS[:0], mask_logits=None, has_mask=None
@@ -93,7 +93,7 @@ def test_no_prompts_have_no_answers(tmp_path):
 
 
 def test_columns_that_every_prompt_leaves_empty_need_no_slot(tmp_path):
-    backend = OnnxBackend(write_folder(tmp_path, slots=PromptSlots(None, 2)))
+    backend = open_onnx(write_folder(tmp_path, slots=PromptSlots(None, 2)))
     features = backend.encode(PIXELS)
 
     answers = backend.decode(features, POINTS_XY[:3], LABELS[:3], None, None)
@@ -102,7 +102,7 @@ def test_columns_that_every_prompt_leaves_empty_need_no_slot(tmp_path):
 
 
 def test_more_points_than_slots_are_refused(tmp_path):
-    backend = OnnxBackend(write_folder(tmp_path, slots=PromptSlots(4, 2)))
+    backend = open_onnx(write_folder(tmp_path, slots=PromptSlots(4, 2)))
 
     with pytest.raises(PromptError, match=r"at most 2 points .* got 3; leave some out or export"):
         backend.decode(backend.encode(PIXELS), POINTS_XY, LABELS, None, None)
@@ -110,7 +110,7 @@ def test_more_points_than_slots_are_refused(tmp_path):
 
 @pytest.mark.parametrize("label_dtype", ["int32", "int64", "float32"])
 def test_labels_come_in_the_type_that_the_file_declares(tmp_path, label_dtype):
-    backend = OnnxBackend(write_folder(tmp_path, label_dtype=label_dtype))
+    backend = open_onnx(write_folder(tmp_path, label_dtype=label_dtype))
     features = backend.encode(PIXELS)
 
     answers = backend.decode(features, POINTS_XY, LABELS, None, None)
@@ -119,7 +119,7 @@ def test_labels_come_in_the_type_that_the_file_declares(tmp_path, label_dtype):
 
 
 def test_float16_files_take_float16_and_answer_in_float32(tmp_path):
-    backend = OnnxBackend(write_folder(tmp_path, dtype="float16"))
+    backend = open_onnx(write_folder(tmp_path, dtype="float16"))
     masks = MASKS.copy()
     masks[0] = 1e9  # more than float16 holds; infinity times no mask would be no number
     points_xy = POINTS_XY / 8
@@ -135,8 +135,8 @@ def test_float16_files_take_float16_and_answer_in_float32(tmp_path):
 
 def test_an_encoder_that_normalises_gives_the_features_of_one_that_does_not(tmp_path):
     image = RNG.integers(0, 256, (48, 30, 3), np.uint8)  # becomes 64 x 40
-    floats = Segmenter(OnnxBackend(write_folder(tmp_path / "floats")))
-    rgb = Segmenter(OnnxBackend(write_folder(tmp_path / "bytes", normalises=True)))
+    floats = Segmenter(open_onnx(write_folder(tmp_path / "floats")))
+    rgb = Segmenter(open_onnx(write_folder(tmp_path / "bytes", normalises=True)))
 
     expected = floats.encode(image).features[0]
     (embedding,) = rgb.encode(image).features
@@ -149,7 +149,7 @@ def test_an_encoder_that_normalises_gives_the_features_of_one_that_does_not(tmp_
 
 
 def test_high_resolution_features_go_to_the_inputs_of_their_names(tmp_path):
-    backend = OnnxBackend(write_folder(tmp_path, high_res=True))
+    backend = open_onnx(write_folder(tmp_path, high_res=True))
     features = backend.encode(PIXELS)
     assert [feature.shape[-1] for feature in features] == [4, 8, 16]
 
@@ -161,9 +161,9 @@ def test_high_resolution_features_go_to_the_inputs_of_their_names(tmp_path):
 
 
 def test_features_of_another_model_are_refused(tmp_path):
-    backend = OnnxBackend(write_folder(tmp_path / "64"))
-    larger = OnnxBackend(write_folder(tmp_path / "128", image_size=128))
-    skips = OnnxBackend(write_folder(tmp_path / "skips", high_res=True))
+    backend = open_onnx(write_folder(tmp_path / "64"))
+    larger = open_onnx(write_folder(tmp_path / "128", image_size=128))
+    skips = open_onnx(write_folder(tmp_path / "skips", high_res=True))
     message = r"those of tiny_pair's encoder, \(1, 3, 4, 4\), got .*; encode the image with this"
 
     with pytest.raises(ImageError, match=message):
@@ -175,7 +175,7 @@ def test_features_of_another_model_are_refused(tmp_path):
 
 
 def test_a_decoder_that_answers_one_of_many_prompts_is_refused(tmp_path):
-    backend = OnnxBackend(write_folder(tmp_path, one_answer=True))
+    backend = open_onnx(write_folder(tmp_path, one_answer=True))
 
     with pytest.raises(
         WeightsError, match=r"must answer with \(5, 4, 16, 16\) \(5, 4\), got \(1, 4, 16, 16\) \(5"
@@ -184,9 +184,9 @@ def test_a_decoder_that_answers_one_of_many_prompts_is_refused(tmp_path):
 
 
 def test_the_provider_that_was_used_is_reported(tmp_path):
-    backend = OnnxBackend(write_folder(tmp_path), providers="cpu", strict=True)
+    backend = open_onnx(write_folder(tmp_path), providers="cpu", strict=True)
 
-    assert backend.providers_used == {"encoder": ("cpu",), "decoder": ("cpu",)}
+    assert backend.runs_on == {"encoder": ("cpu",), "decoder": ("cpu",)}
 
 
 def test_a_provider_that_is_not_installed_is_a_warning_or_an_error(tmp_path):
@@ -194,11 +194,11 @@ def test_a_provider_that_is_not_installed_is_a_warning_or_an_error(tmp_path):
     message = r"provider tensorrt is not part of this onnxruntime, which has .*cpu; install"
 
     with pytest.raises(ConfigError, match=message):
-        OnnxBackend(folder, providers="tensorrt", strict=True)
+        open_onnx(folder, providers="tensorrt", strict=True)
     with pytest.warns(RuntimeWarning, match=message):
-        backend = OnnxBackend(folder, providers="tensorrt")
+        backend = open_onnx(folder, providers="tensorrt")
 
-    assert backend.providers_used["encoder"] == ("cpu",)
+    assert backend.runs_on["encoder"] == ("cpu",)
 
 
 def test_a_provider_that_takes_none_of_the_operations_is_a_warning_or_an_error(tmp_path):
@@ -211,9 +211,9 @@ def test_a_provider_that_takes_none_of_the_operations_is_a_warning_or_an_error(t
     message = rf"provider {replaced} was asked for, but onnxruntime runs \w+\.onnx on cpu"
 
     with pytest.raises(ConfigError, match=message):
-        OnnxBackend(folder, providers=replaced, strict=True)
+        open_onnx(folder, providers=replaced, strict=True)
     with pytest.warns(RuntimeWarning, match=message):
-        OnnxBackend(folder, providers=replaced)
+        open_onnx(folder, providers=replaced)
 
 
 def test_a_provider_that_fails_is_replaced_by_the_cpu_with_a_warning_or_an_error(
@@ -232,18 +232,18 @@ def test_a_provider_that_fails_is_replaced_by_the_cpu_with_a_warning_or_an_error
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
 
     with pytest.raises(ConfigError, match=r"cuda cannot run .*encoder\.onnx, .* CPU: no CUDA devi"):
-        OnnxBackend(folder, strict=True)
+        open_onnx(folder, strict=True)
     with pytest.warns(RuntimeWarning, match="cuda cannot run") as caught:
-        backend = OnnxBackend(folder)
+        backend = open_onnx(folder)
 
-    assert backend.providers_used == {"encoder": ("cpu",), "decoder": ("cpu",)}
+    assert backend.runs_on == {"encoder": ("cpu",), "decoder": ("cpu",)}
     assert len(caught) == 2  # one a file
     assert capsys.readouterr().out == ""
 
 
 def test_an_unknown_provider_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"unknown execution provider 'gpu'; choose auto, cpu, c"):
-        OnnxBackend(write_folder(tmp_path), providers="gpu")
+        open_onnx(write_folder(tmp_path), providers="gpu")
 
 
 def test_threads_do_not_spin_and_are_as_many_as_told():
@@ -259,7 +259,7 @@ def test_threads_do_not_spin_and_are_as_many_as_told():
 
 
 def test_threads_share_a_segmenter_and_get_the_answers_of_one_thread(tmp_path):
-    segmenter = Segmenter(OnnxBackend(write_folder(tmp_path, slots=PromptSlots(3, 4)), threads=1))
+    segmenter = Segmenter(open_onnx(write_folder(tmp_path, slots=PromptSlots(3, 4)), threads=1))
     images = [RNG.integers(0, 256, (60 + 7 * n, 90, 3), np.uint8) for n in range(6)]
     prompts = [
         [Prompt([(9 * n + 5, 50 - 3 * k)], [k % 2]) for k in range(n + 1)]

@@ -8,8 +8,8 @@ from exported_folders import expected_answers, write_folder
 from edgeseg.errors import ConfigError, MissingExtraError, WeightsError
 from edgeseg.export_manifest import hash_of, read_export, write_export
 from edgeseg.runtime import Segmenter
-from edgeseg.runtime.onnx_backend import OnnxBackend
-from edgeseg.runtime.openvino_backend import OpenVinoBackend
+from edgeseg.runtime.onnx_backend import open_onnx
+from edgeseg.runtime.openvino_backend import open_openvino
 from edgeseg.signature import PromptSlots
 
 RNG = np.random.default_rng(0)
@@ -31,7 +31,7 @@ def test_without_openvino_the_error_says_how_to_install_it(tmp_path, monkeypatch
     monkeypatch.setattr(builtins, "__import__", absent)
 
     with pytest.raises(MissingExtraError, match=r"run: pip install 'edgeseg\[openvino\]'"):
-        OpenVinoBackend(write_folder(tmp_path))
+        open_openvino(write_folder(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_without_openvino_the_error_says_how_to_install_it(tmp_path, monkeypatch
 def test_openvino_answers_like_onnx_runtime(tmp_path, options, atol):
     pytest.importorskip("openvino")
     folder = write_folder(tmp_path, **options)
-    ours, theirs = (Segmenter(kind(folder)) for kind in (OpenVinoBackend, OnnxBackend))
+    ours, theirs = (Segmenter(kind(folder)) for kind in (open_openvino, open_onnx))
 
     features, expected = (each.encode(IMAGE).features for each in (ours, theirs))
     answers, expected_pair = (
@@ -66,7 +66,7 @@ def test_openvino_answers_like_onnx_runtime(tmp_path, options, atol):
 
 def test_prompts_without_masks_are_answered_by_the_formula(tmp_path):
     pytest.importorskip("openvino")
-    backend = OpenVinoBackend(write_folder(tmp_path), threads=1)
+    backend = open_openvino(write_folder(tmp_path), threads=1)
     features = RNG.normal(size=(1, 3, 4, 4)).astype(np.float32)
 
     logits, scores = backend.decode((features,), POINTS_XY, LABELS, None, None)
@@ -74,12 +74,12 @@ def test_prompts_without_masks_are_answered_by_the_formula(tmp_path):
     expected = expected_answers(features, POINTS_XY, LABELS)
     np.testing.assert_allclose(logits, expected[0], rtol=0, atol=1e-3)
     np.testing.assert_allclose(scores, expected[1], rtol=0, atol=1e-5)
-    assert backend.devices_used == {"encoder": ("CPU",), "decoder": ("CPU",)}
+    assert backend.runs_on == {"encoder": ("CPU",), "decoder": ("CPU",)}
 
 
 def test_threads_get_the_answers_of_one_thread(tmp_path):
     pytest.importorskip("openvino")
-    backend = OpenVinoBackend(write_folder(tmp_path), threads=1)
+    backend = open_openvino(write_folder(tmp_path), threads=1)
     features = [RNG.normal(size=(1, 3, 4, 4)).astype(np.float32) for _ in range(4)]
     results = {}
 
@@ -106,9 +106,9 @@ def test_a_device_or_number_of_threads_that_cannot_be_is_refused(tmp_path):
     folder = write_folder(tmp_path)
 
     with pytest.raises(ConfigError, match=r"has no device 'XPU' here; choose AUTO or .*CPU"):
-        OpenVinoBackend(folder, device="XPU")
+        open_openvino(folder, device="XPU")
     with pytest.raises(ConfigError, match="threads must be 1 or more, got 0"):
-        OpenVinoBackend(folder, threads=0)
+        open_openvino(folder, threads=0)
 
 
 def test_a_file_that_openvino_cannot_read_is_one_error(tmp_path):
@@ -123,4 +123,4 @@ def test_a_file_that_openvino_cannot_read_is_one_error(tmp_path):
     with pytest.raises(
         WeightsError, match=r"OpenVINO cannot run .*decoder\.onnx on CPU: .*; expor"
     ):
-        OpenVinoBackend(folder)
+        open_openvino(folder)
