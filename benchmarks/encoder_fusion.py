@@ -2,27 +2,18 @@
 
 import argparse
 import json
-import platform
-import statistics
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
+from edgeseg.bench.machine import describe_machine
+from edgeseg.bench.stopwatch import measure_in_turns
 from edgeseg.files import write_atomically
 from edgeseg.modeling.registry import build_model
 from edgeseg.modeling.reparam import fuse
 
 MODELS = ("edgesam", "edgeseg_m", "edgeseg_s", "edgeseg_xs")
-WARMUP_RUNS = 2
-
-
-def milliseconds(encoder: nn.Module, images: Tensor) -> float:
-    """Return the time of one forward pass."""
-    started = time.perf_counter()
-    encoder(images)
-    return 1e3 * (time.perf_counter() - started)
 
 
 @torch.inference_mode()
@@ -40,27 +31,23 @@ def main() -> None:
         plain, fused = net.image_encoder, fuse(net.image_encoder)
         shape = (1, 3, net.image_size, net.image_size)
         images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-        times = [
-            (milliseconds(plain, images), milliseconds(fused, images))
-            for _ in range(WARMUP_RUNS + options.runs)
-        ][WARMUP_RUNS:]
-        plain_ms, fused_ms = (statistics.median(column) for column in zip(*times, strict=True))
+        tasks = {"plain": partial(plain, images), "fused": partial(fused, images)}
+        samples = measure_in_turns(tasks, options.runs)
         difference = (plain(images).embedding - fused(images).embedding).abs().max()
         rows.append(
             {
                 "model": name,
                 "image_size": net.image_size,
                 "parameters": sum(p.numel() for p in plain.parameters()),
-                "plain_ms": plain_ms,
-                "fused_ms": fused_ms,
+                "plain_ms": samples["plain"].p50_ms,
+                "fused_ms": samples["fused"].p50_ms,
                 "max_difference": float(difference),
             }
         )
         print(json.dumps(rows[-1]))
     result = {
-        "machine": platform.processor() or platform.machine(),
+        "machine": describe_machine(("torch",)),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
         "runs": options.runs,
         "models": rows,
     }

@@ -1,6 +1,6 @@
-"""Render the tables of the README from the committed results.
+"""Render the tables of README.md and export/README.md from the committed results.
 
-Prints Markdown; with --write it replaces what stands between the markers of the README.
+Prints Markdown; with --write it replaces what stands between the markers of both files.
 """
 
 import argparse
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README, EXPORT_README = ROOT / "README.md", ROOT / "export" / "README.md"
 MARKERS = "<!-- figures: python benchmarks/render_tables.py --write -->\n", "<!-- end -->\n"
 PROMPT_SETS = ("box", "box+1", "box+2", "center", "center+1", "center+2")
 
@@ -83,6 +84,67 @@ def fusion() -> str:
     return table(["encoder", "input", "parameters", "plain", "fused", "largest difference"], rows)
 
 
+def small_encoders() -> str:
+    """Return the latency of the backbones that could carry edgeseg_xs."""
+    result = json.loads((RESULTS / "small_encoders.json").read_text("utf-8"))
+    rows = [
+        [
+            f"`{row['backbone']}`",
+            str(row["deepest_stride"]),
+            f"{row['parameters'] / 1e6:.2f} M",
+            f"{row['latency_ms']:.0f} ms",
+            "yes" if row["imagenet_weights"] else "no",
+        ]
+        for row in sorted(result["encoders"], key=lambda row: row["latency_ms"])
+    ]
+    return table(
+        ["backbone", "to stride", "parameters", "latency", "ImageNet weights at hand"], rows
+    )
+
+
+def exports(result: dict[str, Any]) -> str:
+    """Return size, latency and parity of every target of one model."""
+    machine, latency = result["machine"], result["latency_p50_ms"]
+    rows = [["PyTorch, fused", "", "", *_latencies(latency["pytorch"]), "", "", ""]]
+    not_made = []
+    for row in result["targets"]:
+        if "not_made" in row:
+            not_made.append(f"`{row['target']}`: {row['not_made']}.")
+            continue
+        parity = {figures["output"]: figures for figures in row["parity"]}
+        errors = [figures["relative_error"] for name, figures in parity.items() if "res_s" in name]
+        errors.append(parity["pair.image_embedding"]["relative_error"])
+        ious = [figures["min_mask_iou"] for figures in parity.values() if figures["min_mask_iou"]]
+        accuracy = {figures["prompt_set"]: figures for figures in row["accuracy"]}
+        rows.append(
+            [
+                f"`{row['target']}`",
+                *(f"{row['size_bytes'][role] / 1e6:.1f}" for role in ("encoder", "decoder")),
+                *_latencies(latency.get(row["target"], {})),
+                f"{max(errors):.0e}",
+                f"{min(ious):.4f}",
+                ", ".join(
+                    f"{100 * (figures['miou'] - figures['miou_pytorch']):+.2f}"
+                    for figures in accuracy.values()
+                ),
+            ]
+        )
+    header = ["target", "encoder MB", "decoder MB", "encoder ms", "1 prompt ms", "64 prompts ms"]
+    header += ["feature error", "mask IoU", "mIoU, box and centre"]
+    caption = (
+        f"`{result['model']}` at {result['image_size']} pixels, {result['threads']} threads of "
+        f"{machine['processor']}, ONNX Runtime {machine['onnxruntime']}, medians of "
+        f"{result['rounds']} calls in turns:\n\n"
+    )
+    text = caption + table(header, rows)
+    return text + ("\nNot made: " + " ".join(not_made) + "\n" if not_made else "")
+
+
+def _latencies(latency: dict[str, float]) -> list[str]:
+    calls = ("encoder", "decoder, 1", "decoder, 64")
+    return [f"{latency[call]:.0f}" if call in latency else "-" for call in calls]
+
+
 def render() -> str:
     """Return all tables with their captions."""
     return "\n".join(
@@ -97,20 +159,34 @@ def render() -> str:
             "Image encoders in PyTorch, batch 1, two threads, median, before and after folding "
             "branches and norms:\n",
             fusion(),
+            "Backbones that could carry `edgeseg_xs`, with the same pyramid at 384 pixels, norms "
+            "folded, PyTorch, two threads:\n",
+            small_encoders(),
         ]
     )
 
 
+def render_exports() -> str:
+    """Return the tables of all models that were exported."""
+    results = [json.loads(path.read_text("utf-8")) for path in RESULTS.glob("exports_*.json")]
+    return "\n".join(exports(result) for result in sorted(results, key=lambda each: each["model"]))
+
+
+def replace_tables(path: Path, text: str) -> None:
+    """Put text between the markers of a file."""
+    before, rest = path.read_text("utf-8").split(MARKERS[0])
+    path.write_text(before + MARKERS[0] + text + rest[rest.index(MARKERS[1]) :], "utf-8")
+
+
 def main() -> None:
-    """Print the tables or write them into the README."""
+    """Print the tables or write them into the files."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="replace the tables of the README")
+    parser.add_argument("--write", action="store_true", help="replace the tables of both files")
     if not parser.parse_args().write:
-        print(render())
+        print(render(), render_exports(), sep="\n")
         return
-    text = README.read_text("utf-8")
-    before, rest = text.split(MARKERS[0])
-    README.write_text(before + MARKERS[0] + render() + rest[rest.index(MARKERS[1]) :], "utf-8")
+    replace_tables(README, render())
+    replace_tables(EXPORT_README, render_exports())
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ operators that phones run without fallback.
 
 import argparse
 import json
-import platform
-import statistics
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
+from edgeseg.bench.machine import describe_machine
+from edgeseg.bench.stopwatch import measure_in_turns
 from edgeseg.files import write_atomically
 from edgeseg.modeling.encoders.pyramid import PyramidEncoder
 from edgeseg.modeling.imagenet import PACKAGES
@@ -33,14 +32,6 @@ CANDIDATES = (
 )
 """timm names and the deepest stride that is used."""
 WIDTH = 128
-WARMUP_RUNS = 2
-
-
-def milliseconds(encoder: nn.Module, images: Tensor) -> float:
-    """Return the time of one forward pass."""
-    started = time.perf_counter()
-    encoder(images)
-    return 1e3 * (time.perf_counter() - started)
 
 
 @torch.inference_mode()
@@ -54,38 +45,32 @@ def main() -> None:
 
     shape = (1, 3, options.image_size, options.image_size)
     images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-    encoders = []
+    encoders = {}
     for backbone, stride in CANDIDATES:
         torch.manual_seed(0)
         encoder = PyramidEncoder(backbone, WIDTH, stride).to(memory_format=torch.channels_last)
-        encoders.append(fuse(encoder.eval()))
-    rounds = [
-        [milliseconds(encoder, images) for encoder in encoders]
-        for _ in range(WARMUP_RUNS + options.runs)
-    ][WARMUP_RUNS:]
-    rows = []
-    for (backbone, stride), encoder, times in zip(
-        CANDIDATES, encoders, zip(*rounds, strict=True), strict=True
-    ):
-        rows.append(
-            {
-                "backbone": backbone,
-                "deepest_stride": stride,
-                "parameters": sum(p.numel() for p in encoder.parameters()),
-                "latency_ms": statistics.median(times),
-                "imagenet_weights": backbone in PACKAGES,
-            }
-        )
-        print(json.dumps(rows[-1]))
+        encoders[backbone, stride] = fuse(encoder.eval())
+    tasks = {choice: partial(encoder, images) for choice, encoder in encoders.items()}
+    samples = measure_in_turns(tasks, options.runs)
+    rows = [
+        {
+            "backbone": name,
+            "deepest_stride": stride,
+            "parameters": sum(p.numel() for p in encoder.parameters()),
+            "latency_ms": samples[name, stride].p50_ms,
+            "imagenet_weights": name in PACKAGES,
+        }
+        for (name, stride), encoder in encoders.items()
+    ]
     result = {
-        "machine": platform.processor() or platform.machine(),
+        "machine": describe_machine(("torch", "timm")),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
         "image_size": options.image_size,
         "embed_dim": WIDTH,
         "runs": options.runs,
         "encoders": rows,
     }
+    print(json.dumps(result, indent=2))
     text = json.dumps(result, indent=2)
     write_atomically(options.out, lambda path: path.write_text(text + "\n", "utf-8"))
 

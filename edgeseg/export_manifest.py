@@ -65,16 +65,35 @@ class ParityFigures(_Table):
         output: File and tensor, such as "decoder.low_res_logits".
         max_difference: Largest absolute difference.
         mean_difference: Mean absolute difference.
-        min_mask_iou: Smallest IoU of a case's masks with PyTorch's; None for outputs that are no
-            masks.
+        relative_error: Largest root mean square of a case's differences, over that of PyTorch's
+            numbers; None for masks.
+        min_mask_iou: Smallest IoU with PyTorch's of an image's masks, or of those of a kind of
+            prompt, together; None for outputs that are no masks.
         num_cases: Cases compared.
     """
 
     output: str
     max_difference: float
     mean_difference: float
+    relative_error: float | None = None
     min_mask_iou: float | None = None
     num_cases: int
+
+
+class AccuracyFigures(_Table):
+    """How well a file segments labelled images, beside PyTorch.
+
+    Attributes:
+        prompt_set: What was asked, such as "box" or "center".
+        miou: Mean IoU with the labels, mean over domains, 0 to 1.
+        miou_pytorch: The same of the network in PyTorch, on the same objects.
+        num_objects: Objects asked for.
+    """
+
+    prompt_set: str
+    miou: float
+    miou_pytorch: float
+    num_objects: int
 
 
 class ExportManifest(_Table):
@@ -92,6 +111,7 @@ class ExportManifest(_Table):
         padding: What fills the right and bottom of the square input, in words.
         files: The graphs.
         parity: Figures against PyTorch, from the proof that let the files be kept.
+        accuracy: On labelled images, if some were given to the proof.
         versions: Of the programs that made the files.
         weights_sha256: Of the weights that were exported.
         licence: Licence of the weights.
@@ -109,6 +129,7 @@ class ExportManifest(_Table):
     padding: str
     files: tuple[ExportedFile, ...]
     parity: tuple[ParityFigures, ...] = ()
+    accuracy: tuple[AccuracyFigures, ...] = ()
     versions: dict[str, str]
     weights_sha256: str
     licence: str

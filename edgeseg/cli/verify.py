@@ -26,8 +26,8 @@ def verify(
         Path | None, typer.Option(help="labelled images (SA-1B layout) to compare mIoU on")
     ] = None,
     max_images: Annotated[int, typer.Option(help="labelled images per domain")] = 10,
-    half: Annotated[
-        bool, typer.Option("--half", help="round to float16 after every Core ML operation")
+    exact: Annotated[
+        bool, typer.Option("--exact", help="do not round Core ML results to float16 as devices do")
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
@@ -53,7 +53,7 @@ def verify(
         find_target(target or manifest.target).tolerance,
         photos=read_photos(photos),
         records=list_validation(data, max_images),
-        half_arithmetic=half,
+        exact_arithmetic=exact,
         progress=lambda step: typer.echo(step, err=True),
     )
     typer.echo(json.dumps(report.as_dict(), indent=2) if json_ else summary(report))
@@ -73,6 +73,9 @@ def summary(report: "VerificationReport") -> str:
                 f"  {figure.output:28} largest difference {figure.max_difference:.1e}, mean "
                 f"{figure.mean_difference:.1e}{iou} ({figure.num_cases} cases)"
             )
-        if part.report and part.report.miou_loss is not None:
-            lines.append(f"  mIoU lost on labelled images: {part.report.miou_loss:.2f} points")
+        for row in part.report.accuracy if part.report else ():
+            lines.append(
+                f"  {row.prompt_set + ' mIoU':28} {100 * row.miou:.2f}, PyTorch "
+                f"{100 * row.miou_pytorch:.2f} ({row.num_objects} objects)"
+            )
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 Source: Zhou et al. 2023, EdgeSAM, arXiv:2312.06660: student and teacher decode the same prompts,
 the student's masks follow the teacher's, then a point is drawn where the two disagree and both
 decode again. What is added here: ground truth as a further or the only target, scores as a target,
-masks fed back as prompts, losses on uncertain points.
+clicks that correct towards ground truth, masks fed back as prompts, losses on uncertain points.
 """
 
 from collections.abc import Callable
@@ -129,6 +129,8 @@ def prompt_losses(
         if round_index == config.refinement_rounds:
             break
         mine, wanted = targets.wanted(output)
+        truly = random.uniform("truth", round_index, groups) < config.truth_click_share
+        wanted = torch.where(truly[:, None, None], batch.masks, wanted)
         cells, labels = disagreement_clicks(
             mine, wanted, valid[:, 0], random.uniform("clicks", round_index, groups)
         )

@@ -138,6 +138,8 @@ class PromptStageConfig(ScheduleConfig):
         box_share: Share of objects that start from their box instead of from a point.
         box_jitter: Largest shift of a box edge as a share of its side.
         refinement_rounds: Times a click is added and everything decoded again.
+        truth_click_share: Share of the clicks that correct the student's mask towards the annotated
+            one, as a person would, instead of towards the teacher's.
         mask_prompt_share: Share of the refinements that also get the last mask as a prompt.
         bce_weight: Of binary cross-entropy.
         dice_weight: Of Dice loss.
@@ -159,6 +161,7 @@ class PromptStageConfig(ScheduleConfig):
     box_share: float = Field(default=0.5, ge=0, le=1)
     box_jitter: float = Field(default=0.1, ge=0, lt=0.5)
     refinement_rounds: int = Field(default=1, ge=0, le=8)
+    truth_click_share: float = Field(default=0.0, ge=0, le=1)
     mask_prompt_share: float = Field(default=0.0, ge=0, le=1)
     bce_weight: float = Field(default=5.0, ge=0)
     dice_weight: float = Field(default=5.0, ge=0)

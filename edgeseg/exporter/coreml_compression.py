@@ -2,7 +2,8 @@
 
 Weights of convolutions are compressed and nothing else: positional encodings are sines, which a
 palette of a few values would bend. Depthwise convolutions stay as they are, too; they hold a
-hundredth of the numbers and most of the damage.
+hundredth of the numbers and most of the damage. For the same reason palettes are for large weights
+only; smaller ones, those of the first blocks, become 8-bit linear.
 """
 
 from pathlib import Path
@@ -30,23 +31,28 @@ def compress(model: Any, config: CompressionConfig, folder: Path) -> Any:  # noq
     with quiet_coremltools(folder) as coremltools:
         optimize = coremltools.optimize.coreml
         threshold = max(0, config.min_values - 1)  # weights with more numbers are compressed
+        weights = optimize.get_weights_metadata(model, threshold)
+        sizes = {name: each.val.size for name, each in weights.items() if _is_worth_it(each)}
+        large = [name for name, size in sizes.items() if size >= config.palette_min_values]
         if config.kind == "linear8":
-            how = optimize.OpLinearQuantizerConfig(
+            large = []
+        if len(large) < len(sizes):
+            linear = optimize.OpLinearQuantizerConfig(
                 mode="linear_symmetric", weight_threshold=threshold
             )
-            run = optimize.linear_quantize_weights
-        else:
+            small = [name for name in sizes if name not in large]
+            settings = optimize.OptimizationConfig(op_name_configs=dict.fromkeys(small, linear))
+            model = optimize.linear_quantize_weights(model, settings)
+        if large:
             num_bits = _NUM_BITS[config.kind]
-            how = optimize.OpPalettizerConfig(
+            palettes = optimize.OpPalettizerConfig(
                 mode="custom",
                 lut_function=lambda weight: palette(weight, num_bits),
                 weight_threshold=threshold,
             )
-            run = optimize.palettize_weights
-        weights = optimize.get_weights_metadata(model, threshold)
-        chosen = [name for name, weight in weights.items() if _is_worth_it(weight)]
-        settings = optimize.OptimizationConfig(op_name_configs=dict.fromkeys(chosen, how))
-        return run(model, settings)
+            settings = optimize.OptimizationConfig(op_name_configs=dict.fromkeys(large, palettes))
+            model = optimize.palettize_weights(model, settings)
+        return model
 
 
 def _is_worth_it(weight: Any) -> bool:  # noqa: ANN401 - coremltools' CoreMLWeightMetaData

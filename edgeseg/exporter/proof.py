@@ -12,9 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.export_manifest import ParityFigures
 from edgeseg.exporter.proof_cases import ProofImage
-from edgeseg.exporter.targets import ToleranceConfig
+from edgeseg.exporter.proof_report import CaseParity, MaskOverlap
 from edgeseg.geometry import ModelFrame
 from edgeseg.postprocess import content_logits, upsample_masks
 from edgeseg.prompts import Prompt
@@ -79,66 +78,6 @@ class PairAnswerer:
         return ImageAnswer(features, tuple(PromptAnswer(*answer) for answer in answers))
 
 
-@dataclass(frozen=True)
-class CaseParity:
-    """One output of one case.
-
-    Attributes:
-        case: Image and prompts.
-        output: "image_embedding", "low_res_logits", "masks", ...
-        max_difference: Largest absolute difference; infinite if a number is not finite.
-        mean_difference: Mean absolute difference.
-        mask_iou: IoU of all masks of the case together, or None for outputs that are no masks.
-    """
-
-    case: str
-    output: str
-    max_difference: float
-    mean_difference: float
-    mask_iou: float | None = None
-
-
-@dataclass(frozen=True)
-class ProofReport:
-    """What a proof found.
-
-    Attributes:
-        part: File or files that were run.
-        runner: Program that ran them.
-        tolerance: What was demanded.
-        cases: Every output of every case.
-        miou_loss: mIoU lost on labelled images, in points, or None if it was not measured.
-    """
-
-    part: str
-    runner: str
-    tolerance: ToleranceConfig
-    cases: tuple[CaseParity, ...]
-    miou_loss: float | None = None
-
-    @property
-    def failures(self) -> tuple[str, ...]:
-        """What is out of tolerance, one sentence a finding; empty when the files are equal."""
-        found = [problem for case in self.cases for problem in _problems(case, self.tolerance)]
-        limit = self.tolerance.max_miou_loss
-        if limit is not None and self.miou_loss is not None and not self.miou_loss <= limit:
-            found.append(f"mIoU falls by {self.miou_loss:.2f} points, allowed are {limit:g}")
-        return tuple(found if self.cases else ["nothing was compared"])
-
-    @property
-    def passed(self) -> bool:
-        """Whether every case is within tolerance."""
-        return not self.failures
-
-    def figures(self) -> tuple[ParityFigures, ...]:
-        """Return the largest differences and smallest IoU of each output over all cases."""
-        outputs = dict.fromkeys(case.output for case in self.cases)
-        return tuple(
-            _figures(f"{self.part}.{output}", [c for c in self.cases if c.output == output])
-            for output in outputs
-        )
-
-
 def compare(
     reference: Answerer,
     candidate: Answerer,
@@ -162,75 +101,49 @@ def compare(
         if found.features:
             features = zip(feature_names, expected.features, found.features, strict=True)
             for name, ours, theirs in features:
-                yield _difference(image.name, name, ours, theirs)
+                yield _difference((image.name, "", name), ours, theirs)
         frame = ModelFrame((image.image.shape[0], image.image.shape[1]), image_size)
         for name, answer, other in zip(names, expected.answers, found.answers, strict=True):
-            yield from _compare_answers(f"{image.name}, {name}", frame, answer, other)
+            yield from _compare_answers((image.name, name), frame, answer, other)
 
 
 def _compare_answers(
-    case: str, frame: ModelFrame, ours: PromptAnswer, theirs: PromptAnswer
+    case: tuple[str, str], frame: ModelFrame, ours: PromptAnswer, theirs: PromptAnswer
 ) -> Iterator[CaseParity]:
-    yield _difference(case, "iou_scores", ours.scores, theirs.scores)
+    yield _difference((*case, "iou_scores"), ours.scores, theirs.scores)
     if ours.logits.shape != theirs.logits.shape:
-        yield _difference(case, "low_res_logits", ours.logits, theirs.logits)
+        yield _difference((*case, "low_res_logits"), ours.logits, theirs.logits)
         return
-    on = content_logits(ours.logits, frame) > 0
-    other_on = content_logits(theirs.logits, frame) > 0
-    iou = _joint_iou(on, other_on)
-    yield _difference(case, "low_res_logits", ours.logits, theirs.logits, iou)
+    overlap = _overlap(
+        content_logits(ours.logits, frame) > 0, content_logits(theirs.logits, frame) > 0
+    )
+    yield _difference((*case, "low_res_logits"), ours.logits, theirs.logits, overlap)
     best = ours.scores[:_MAX_FULL_SIZE_MASKS].argmax(axis=1)
     rows = np.arange(len(best))
     masks = upsample_masks(ours.logits[rows, best], frame)
     other_masks = upsample_masks(theirs.logits[rows, best], frame)
     changed = float((masks != other_masks).mean()) if masks.size else 0.0
-    yield CaseParity(case, "masks", float(changed > 0), changed, _joint_iou(masks, other_masks))
+    overlap = _overlap(masks, other_masks)
+    yield CaseParity(*case, "masks", float(changed > 0), changed, overlap=overlap)
 
 
 def _difference(
-    case: str,
-    output: str,
+    case: tuple[str, str, str],
     ours: NDArray[np.float32],
     theirs: NDArray[np.float32],
-    mask_iou: float | None = None,
+    overlap: MaskOverlap | None = None,
 ) -> CaseParity:
     if ours.shape != theirs.shape:
-        return CaseParity(f"{case}: {theirs.shape} for {ours.shape}", output, np.inf, np.inf, 0.0)
+        return CaseParity(*case, np.inf, np.inf)
     difference = np.abs(ours.astype(np.float64) - theirs)
     if not np.isfinite(difference).all():
-        return CaseParity(case, output, np.inf, np.inf, 0.0)
+        return CaseParity(*case, np.inf, np.inf)
     largest = float(difference.max(initial=0.0))
     mean = float(difference.mean()) if difference.size else 0.0
-    return CaseParity(case, output, largest, mean, mask_iou)
+    size = max(float(np.linalg.norm(ours.astype(np.float64))), float(np.finfo(np.float32).tiny))
+    error = float(np.linalg.norm(difference)) / size
+    return CaseParity(*case, largest, mean, error, overlap)
 
 
-def _joint_iou(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
-    """IoU of all (..., h, w) masks taken together; two that are empty everywhere agree.
-
-    A mask of three pixels that gains a fourth would say 0.75 by itself, whatever the file is worth.
-    """
-    union = np.count_nonzero(ours | theirs)
-    return np.count_nonzero(ours & theirs) / union if union else 1.0
-
-
-def _problems(case: CaseParity, tolerance: ToleranceConfig) -> Iterator[str]:
-    what, limit = f"{case.output} of {case.case}", tolerance.max_logit_difference
-    if not np.isfinite(case.max_difference):
-        yield f"{what}: numbers that are not finite or of another shape"
-        return
-    answers = case.output in ("low_res_logits", "iou_scores")
-    if answers and limit is not None and case.max_difference > limit:
-        yield f"{what}: off by {case.max_difference:.2g}, allowed are {limit:g}"
-    if case.mask_iou is not None and not case.mask_iou >= tolerance.min_mask_iou:
-        yield f"{what}: mask IoU {case.mask_iou:.4f}, demanded are {tolerance.min_mask_iou:g}"
-
-
-def _figures(output: str, cases: Sequence[CaseParity]) -> ParityFigures:
-    ious = [case.mask_iou for case in cases if case.mask_iou is not None]
-    return ParityFigures(
-        output=output,
-        max_difference=max(case.max_difference for case in cases),
-        mean_difference=float(np.mean([case.mean_difference for case in cases])),
-        min_mask_iou=min(ious) if ious else None,
-        num_cases=len(cases),
-    )
+def _overlap(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> MaskOverlap:
+    return MaskOverlap(int(np.count_nonzero(ours & theirs)), int(np.count_nonzero(ours | theirs)))

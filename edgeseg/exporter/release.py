@@ -66,7 +66,7 @@ def export_model(
         facts: What the files say about the weights.
         calibration: (H, W, 3) uint8 RGB images, for static int8.
         photos: Real images with names, asked in the proof beside random ones.
-        records: Labelled images, for a target that limits the loss of mIoU.
+        records: Labelled images to measure accuracy on, for a target that limits its loss.
         progress: Told what is being done.
 
     Raises:
@@ -96,7 +96,10 @@ def export_model(
         figures = tuple(
             figure for part in report.parts if part.report for figure in part.report.figures()
         )
-        manifest = manifest.model_copy(update={"parity": figures})
+        accuracy = tuple(
+            row for part in report.parts if part.report for row in part.report.accuracy
+        )
+        manifest = manifest.model_copy(update={"parity": figures, "accuracy": accuracy})
         write_export(staging, manifest)
         if out.exists():
             out.rmdir()

@@ -22,17 +22,18 @@ class CandidateFile:
     Attributes:
         folder: The exported folder.
         manifest: Its manifest.
-        half_arithmetic: Let the interpreter of Core ML programs round to float16.
+        exact_arithmetic: Let the interpreter of Core ML programs compute in float32 throughout,
+            instead of rounding to float16 where the program says so, as a device does.
     """
 
     folder: Path
     manifest: ExportManifest
-    half_arithmetic: bool = False
+    exact_arithmetic: bool = False
 
     @property
     def arithmetic(self) -> Literal["float32", "float16"]:
         """What the interpreter of Core ML programs computes in."""
-        return "float16" if self.half_arithmetic else "float32"
+        return "float32" if self.exact_arithmetic else "float16"
 
     def path(self, role: str) -> Path:
         """Return the path of the file with a role.

@@ -38,12 +38,16 @@ class ToleranceConfig(Table):
 
     Attributes:
         max_logit_difference: Largest difference of mask logits and of scores, or None.
-        min_mask_iou: Smallest IoU that the masks of one case, together, may have with PyTorch's.
+        max_feature_error: Largest relative error of the encoder's features (root mean square of the
+            differences over that of the features), or None.
+        min_mask_iou: Smallest IoU with PyTorch's that the masks of an image, or of a kind of
+            prompt, may have together.
         max_miou_loss: Largest loss of mIoU on labelled images, in points, or None. It is measured
             when labelled images are given, and otherwise reported as skipped.
     """
 
     max_logit_difference: float | None = Field(default=None, gt=0)
+    max_feature_error: float | None = Field(default=None, gt=0)
     min_mask_iou: float = Field(gt=0, le=1)
     max_miou_loss: float | None = Field(default=None, gt=0)
 
@@ -67,10 +71,12 @@ class CompressionConfig(Table):
     Attributes:
         kind: "linear8" for 8-bit linear, "palette6" and "palette4" for k-means palettes.
         min_values: Tensors with fewer numbers stay as they are.
+        palette_min_values: Tensors with fewer numbers become 8-bit linear instead of a palette.
     """
 
     kind: Literal["linear8", "palette6", "palette4"]
     min_values: int = Field(default=2048, ge=0)
+    palette_min_values: int = Field(default=50_000, ge=0)
 
 
 class ExportTarget(Table):

@@ -1,6 +1,6 @@
 """Run every file of an exported folder against PyTorch: PASS, FAIL, or SKIP if it was not run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from edgeseg.data.records import ImageRecord
 from edgeseg.errors import MissingExtraError, PlatformError, WeightsError
 from edgeseg.evaluation import EvaluationConfig, EvaluationReport, evaluate
-from edgeseg.export_manifest import read_export
+from edgeseg.export_manifest import AccuracyFigures, read_export
 from edgeseg.exporter.proof import (
     Answerer,
     PairAnswerer,
-    ProofReport,
     compare,
 )
 from edgeseg.exporter.proof_cases import build_proof_images
+from edgeseg.exporter.proof_report import ProofReport
 from edgeseg.exporter.runners import CandidateFile, open_fused, open_pair
 from edgeseg.exporter.targets import ToleranceConfig
 from edgeseg.modeling.promptable import PromptableNet
@@ -58,7 +58,7 @@ class PartResult:
             "status": self.status,
             "reason": self.reason,
             "runner": report.runner if report else None,
-            "miou_loss": report.miou_loss if report else None,
+            "accuracy": [row.model_dump() for row in report.accuracy] if report else [],
             "figures": [figure.model_dump() for figure in report.figures()] if report else [],
         }
 
@@ -94,7 +94,7 @@ def verify_export(
     *,
     photos: Photos = (),
     records: Sequence[ImageRecord] = (),
-    half_arithmetic: bool = False,
+    exact_arithmetic: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> VerificationReport:
     """Compare every file of a folder with a network in PyTorch.
@@ -104,9 +104,9 @@ def verify_export(
         net: The network with the weights that were exported.
         tolerance: How far they may be apart.
         photos: Real images with names, asked beside the random ones.
-        records: Labelled images, for a tolerance with `max_miou_loss`.
-        half_arithmetic: Let the interpreter of Core ML programs round to float16 after every
-            operation, as a device may.
+        records: Labelled images; a tolerance with `max_miou_loss` demands them.
+        exact_arithmetic: Let the interpreter of Core ML programs compute in float32 throughout,
+            instead of rounding to float16 where the program says so, as a device does.
         progress: Told what is being compared.
 
     Raises:
@@ -119,7 +119,7 @@ def verify_export(
             f"of {net.name} with {net.image_size}; give the weights that were exported"
         )
     pytorch = Segmenter(TorchBackend(net, fused=True, normalises=manifest.normalises))
-    file = CandidateFile(folder, manifest, half_arithmetic)
+    file = CandidateFile(folder, manifest, exact_arithmetic)
     say = progress or (lambda _: None)
     roles = {file.role for file in manifest.files}
     parts = []
@@ -153,17 +153,15 @@ def verify_export(
 def _judged(
     report: ProofReport, pytorch: Segmenter, answerer: Answerer, records: Sequence[ImageRecord]
 ) -> PartResult:
-    """Measure the mIoU that is lost, where the tolerance asks for it, and decide."""
-    measured = isinstance(answerer, PairAnswerer) and report.tolerance.max_miou_loss is not None
-    if measured and records:
-        assert isinstance(answerer, PairAnswerer)
+    """Measure accuracy, if labelled images were given, and decide."""
+    if isinstance(answerer, PairAnswerer) and records:
         ours = evaluate(pytorch, records, ACCURACY)
         theirs = evaluate(answerer.segmenter, records, ACCURACY)
-        losses = [_mean_iou(ours, name) - _mean_iou(theirs, name) for name in ACCURACY.prompt_sets]
-        report = replace(report, miou_loss=100 * max(losses))
+        report = replace(report, accuracy=tuple(_accuracy(ours, theirs)))
     if not report.passed:
         return PartResult(report.part, "FAIL", _shortened(report.failures), report)
-    if measured and not records:
+    wants_accuracy = report.part == "pair" and report.tolerance.max_miou_loss is not None
+    if wants_accuracy and not report.accuracy:
         reason = "mIoU was not compared; give labelled images"
         return PartResult(report.part, "SKIP", reason, report)
     return PartResult(report.part, "PASS", report=report)
@@ -174,7 +172,12 @@ def _shortened(failures: Sequence[str], shown: int = 3) -> str:
     return "; ".join(failures[:shown]) + more
 
 
-def _mean_iou(report: EvaluationReport, name: str) -> float:
-    iou = report.row(name).mean.iou
-    assert iou is not None
-    return iou
+def _accuracy(pytorch: EvaluationReport, exported: EvaluationReport) -> Iterator[AccuracyFigures]:
+    num_objects = sum(count.num_objects for count in exported.domains.values())
+    for name in ACCURACY.prompt_sets:
+        theirs, ours = exported.row(name).mean.iou, pytorch.row(name).mean.iou
+        assert theirs is not None
+        assert ours is not None
+        yield AccuracyFigures(
+            prompt_set=name, miou=theirs, miou_pytorch=ours, num_objects=num_objects
+        )

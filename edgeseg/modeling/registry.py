@@ -55,7 +55,11 @@ edgeseg_m = partial(_pyramid_model, "edgeseg_m", "efficientnet_lite2", 512, 256,
 edgeseg_s = partial(_pyramid_model, "edgeseg_s", "efficientnet_lite0", 512, 256, 2048, 32)
 """The student for phones and laptops: EfficientNet-Lite0 pyramid, SAM's decoder, 512 input."""
 edgeseg_xs = partial(_pyramid_model, "edgeseg_xs", "efficientnet_lite0", 384, 128, 512, 16)
-"""For the smallest devices: EfficientNet-Lite0 down to stride 16, a half-width decoder."""
+"""For the smallest devices: EfficientNet-Lite0 down to stride 16, a half-width decoder.
+
+Chosen by latency (`benchmarks/small_encoders.py`): 3 to 11 ms more than the fastest pure CNNs of
+timm, which have no ImageNet weights that travel in a package, and with few images those decide.
+"""
 
 
 def _sam_vit(

@@ -4,9 +4,9 @@ import pytest
 
 from edgeseg.cli import main
 from edgeseg.errors import PlatformError
-from edgeseg.export_manifest import ExportManifest, write_export
+from edgeseg.export_manifest import AccuracyFigures, ExportManifest, write_export
 from edgeseg.exporter import verification
-from edgeseg.exporter.proof import CaseParity, ProofReport
+from edgeseg.exporter.proof_report import CaseParity, MaskOverlap, ProofReport
 from edgeseg.exporter.targets import ToleranceConfig
 from edgeseg.exporter.verification import PartResult, VerificationReport
 from edgeseg.modeling import checkpoints
@@ -39,8 +39,10 @@ def finding(monkeypatch, *parts):
 
 
 def report(iou):
-    case = CaseParity("photo, box", "masks", 1.0, 0.25, iou)
-    return ProofReport("pair", "ONNX Runtime 1", TOLERANCE, (case,), miou_loss=0.5)
+    overlap = MaskOverlap(round(1000 * iou), 1000)
+    case = CaseParity("photo", "box", "masks", 1.0, 0.25, overlap=overlap)
+    found = AccuracyFigures(prompt_set="box", miou=0.6, miou_pytorch=0.625, num_objects=7)
+    return ProofReport("pair", "ONNX Runtime 1", TOLERANCE, (case,), (found,))
 
 
 def test_equal_files_exit_with_0_and_a_line_an_output(folder, monkeypatch, capsys):
@@ -52,7 +54,8 @@ def test_equal_files_exit_with_0_and_a_line_an_output(folder, monkeypatch, capsy
     assert lines[0] == "PASS pair (ONNX Runtime 1)"
     assert "pair.masks" in lines[1]
     assert "mask IoU 0.9950 (1 cases)" in lines[1]
-    assert lines[2] == "  mIoU lost on labelled images: 0.50 points"
+    assert "box mIoU" in lines[2]
+    assert "60.00, PyTorch 62.50 (7 objects)" in lines[2]
     assert asked["net"] == "net of edgeseg_tiny"  # the released weights of the model it is of
     assert asked["tolerance"].min_mask_iou == 0.999  # of the target it was exported for
 
@@ -60,11 +63,11 @@ def test_equal_files_exit_with_0_and_a_line_an_output(folder, monkeypatch, capsy
 def test_other_weights_and_another_target_can_be_named(folder, monkeypatch):
     asked = finding(monkeypatch, PartResult("pair", "PASS", report=report(1.0)))
 
-    assert main(["verify", str(folder), "--weights", "w", "--target", "onnx_fp16", "--half"]) == 0
+    assert main(["verify", str(folder), "--weights", "w", "--target", "onnx_fp16", "--exact"]) == 0
 
     assert asked["net"] == "net of w"
     assert asked["tolerance"].min_mask_iou == 0.99
-    assert asked["half_arithmetic"] is True
+    assert asked["exact_arithmetic"] is True
 
 
 @pytest.mark.parametrize(
@@ -90,7 +93,8 @@ def test_json_holds_every_figure(folder, monkeypatch, capsys):
     assert main(["verify", str(folder), "--json"]) == 1
 
     (part,) = json.loads(capsys.readouterr().out)["parts"]
-    assert (part["status"], part["reason"], part["miou_loss"]) == ("FAIL", "far off", 0.5)
+    assert (part["status"], part["reason"]) == ("FAIL", "far off")
+    assert part["accuracy"][0]["miou_pytorch"] == 0.625
     assert part["figures"][0]["min_mask_iou"] == 0.5
 
 

@@ -86,6 +86,24 @@ def test_clicks_fall_where_the_networks_disagree_and_say_what_the_teacher_has():
     assert len(cells.unique(dim=0)) > 30  # not always the same one
 
 
+def test_a_share_of_the_clicks_corrects_towards_the_annotated_mask():
+    # The teacher agrees with the student everywhere; the truth is the cell in row 3, column 12.
+    total = 40
+    student = ScriptedNet(64, (painted(total, 16, cols=slice(0, 0)), scores(total)))
+    teacher = ScriptedNet(128, (painted(total, 32, cols=slice(0, 0)), scores(total)))
+    batch = clicked_batch(total)
+    batch.masks[:, 3, 12] = True
+
+    losses_of(student, teacher, batch, config(refinement_rounds=1, truth_click_share=0.5))
+
+    labels = student.asked[1].point_labels[:, 2]
+    clicked = student.asked[1].points_xy[labels == 1, 2]
+    assert set(labels.tolist()) == {1, ABSENT}
+    assert 10 < len(clicked) < 30  # about half
+    assert clicked.unique(dim=0).tolist() == [[50.0, 14.0]]  # (12 + 0.5) * 4, (3 + 0.5) * 4
+    assert torch.equal(teacher.asked[1].point_labels, student.asked[1].point_labels)
+
+
 def test_a_click_is_the_same_place_of_the_image_for_both_networks():
     total = 20
     student = ScriptedNet(64, (painted(total, 16, cols=slice(0, 8)), scores(total)))

@@ -16,8 +16,9 @@ from edgeseg.export_manifest import (
 )
 from edgeseg.exporter.coreml_files import CoreMLFacts, coreml_parts, export_coreml
 from edgeseg.exporter.graphs import DecoderGraph, EncoderGraph
-from edgeseg.exporter.proof import PairAnswerer, ProofReport, compare
+from edgeseg.exporter.proof import PairAnswerer, compare
 from edgeseg.exporter.proof_cases import build_proof_images
+from edgeseg.exporter.proof_report import ProofReport
 from edgeseg.exporter.targets import ExportTarget, SlotsConfig, ToleranceConfig
 from edgeseg.modeling.mask_decoder import MaskDecoder
 from edgeseg.modeling.prompt_encoder import PromptEncoder

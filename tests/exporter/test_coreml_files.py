@@ -175,7 +175,7 @@ def test_compressed_weights_are_smaller_and_cost_accuracy(
     with quiet_coremltools(tmp_path) as coremltools:
         model = coremltools.models.MLModel(str(original), skip_model_load=True)
 
-    config = CompressionConfig(kind=kind, min_values=256)
+    config = CompressionConfig(kind=kind, min_values=256, palette_min_values=256)
     compress(model, config, tmp_path).save(str(path))
 
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
@@ -192,7 +192,8 @@ def test_compressed_weights_are_smaller_and_cost_accuracy(
 
 
 def test_target_decides_on_compression(tmp_path):
-    settings = target(compression={"kind": "palette4", "min_values": 1024})
+    sizes = {"min_values": 500, "palette_min_values": 1024}
+    settings = target(compression={"kind": "palette4", **sizes})
     path = tmp_path / "encoder.mlpackage"
 
     export_coreml(next(coreml_parts(plain_net(), settings)), path, settings, FACTS)
@@ -200,9 +201,11 @@ def test_target_decides_on_compression(tmp_path):
     package = load_package(path)
     assert package.metadata["edgeseg.compression"] == "palette4"
     assert "palettes of 16 values" in package.metadata["description"]
-    # Of the 192, 96, 768 and 1024 weights only the last are enough.
+    # Of the 192, 96, 768 and 1024 weights the last are enough for a palette, 768 for 8 bits.
     (compressed,) = (each for each in package.operations if each.kind == "constexpr_lut_to_dense")
     assert compressed.outputs[0].type.shape == (32, 32, 1, 1)
+    (linear,) = (e for e in package.operations if e.kind == "constexpr_affine_dequantize")
+    assert np.prod(linear.outputs[0].type.shape) == 768
 
 
 def weight_bytes(path):

@@ -3,15 +3,15 @@ import itertools
 import numpy as np
 import pytest
 
+from edgeseg.export_manifest import AccuracyFigures
 from edgeseg.exporter.proof import (
-    CaseParity,
     ImageAnswer,
     PairAnswerer,
     PromptAnswer,
-    ProofReport,
     compare,
 )
 from edgeseg.exporter.proof_cases import ProofImage, build_proof_images
+from edgeseg.exporter.proof_report import CaseParity, MaskOverlap, ProofReport
 from edgeseg.exporter.targets import ToleranceConfig
 from edgeseg.prompts import Prompt
 from edgeseg.runtime.segmenter import Segmenter
@@ -120,8 +120,31 @@ def test_a_mask_of_few_pixels_does_not_decide_over_a_large_one():
 
     cases = compare(Says(logits), Says(other), [image], SIDE, ())
 
-    (iou,) = (case.mask_iou for case in cases if case.output == "low_res_logits")
-    assert iou == pytest.approx(103 / 104)
+    (found,) = (case.overlap for case in cases if case.output == "low_res_logits")
+    assert found == MaskOverlap(103, 104)
+
+
+def overlaps(*cases):
+    return tuple(
+        CaseParity(image, prompts, "low_res_logits", 1.0, 0.5, overlap=MaskOverlap(both, 100))
+        for image, prompts, both in cases
+    )
+
+
+def test_an_iou_is_that_of_all_masks_of_an_image_and_of_all_of_a_kind_of_prompt():
+    tolerance = ToleranceConfig(min_mask_iou=0.9)
+    good = overlaps(("a", "box", 85), ("a", "point", 97), ("b", "box", 98), ("b", "point", 97))
+    bad_kind = overlaps(("a", "box", 85), ("a", "point", 97), ("b", "box", 90), ("b", "point", 97))
+    bad_image = overlaps(("a", "box", 85), ("a", "point", 90), ("b", "box", 98), ("b", "point", 97))
+
+    found = [ProofReport("pair", "test", tolerance, cases) for cases in (good, bad_kind, bad_image)]
+
+    assert found[0].failures == ()  # (85 + 98) / 200 and (85 + 97) / 200 are above 0.9
+    assert found[0].figures()[0].min_mask_iou == 0.91
+    assert found[1].failures == (
+        "low_res_logits of prompts box: mask IoU 0.8750, demanded are 0.9",
+    )
+    assert found[2].failures == ("low_res_logits of image a: mask IoU 0.8750, demanded are 0.9",)
 
 
 def test_numbers_that_are_not_finite_fail_any_tolerance():
@@ -155,9 +178,9 @@ def test_another_number_of_answers_fails():
     assert not ProofReport("fused", "test", STRICT, cases).passed
 
 
-def test_differences_are_the_largest_and_the_mean():
-    ours = ImageAnswer((np.zeros(4, np.float32),), ())
-    theirs = ImageAnswer((np.float32([0, -2, 0, 1]),), ())
+def test_differences_are_the_largest_the_mean_and_the_relative():
+    ours = ImageAnswer((np.float32([3, 0, 0, 4]),), ())  # norm 5
+    theirs = ImageAnswer((np.float32([3, -3, 0, 0]),), ())  # 0, 3, 0 and 4 away: norm 5
     image = ProofImage("i", np.zeros((4, 4, 3), np.uint8), {})
 
     class Says:
@@ -169,7 +192,16 @@ def test_differences_are_the_largest_and_the_mean():
 
     (case,) = compare(Says(ours), Says(theirs), [image], SIDE, ("f",))
 
-    assert case == CaseParity("i", "f", 2.0, 0.75)
+    assert case == CaseParity("i", "", "f", 4.0, 7 / 4, 1.0)
+
+
+@pytest.mark.parametrize(("limit", "passed"), [(None, True), (0.011, True), (0.009, False)])
+def test_features_may_be_held_to_a_relative_error(limit, passed):
+    tolerance = ToleranceConfig(min_mask_iou=0.5, max_feature_error=limit)
+    feature = CaseParity("i", "", "image_embedding", 9.0, 9.0, 0.01)
+    logits = CaseParity("i", "p", "low_res_logits", 9.0, 9.0, 0.9)  # not a feature
+
+    assert ProofReport("pair", "test", tolerance, (feature, logits)).passed is passed
 
 
 @pytest.mark.parametrize(
@@ -177,9 +209,16 @@ def test_differences_are_the_largest_and_the_mean():
 )
 def test_accuracy_lost_on_labelled_images_counts(loss, passed):
     tolerance = ToleranceConfig(min_mask_iou=0.5, max_miou_loss=1.0)
-    case = CaseParity("i", "masks", 0.0, 0.0, 1.0)
+    case = CaseParity("i", "p", "masks", 0.0, 0.0)
+    lost = [0.0, loss] if loss is not None else []  # points
+    accuracy = [
+        AccuracyFigures(prompt_set="box", miou=0.5 - x / 100, miou_pytorch=0.5, num_objects=1)
+        for x in lost
+    ]
 
-    assert ProofReport("pair", "test", tolerance, (case,), loss).passed is passed
+    report = ProofReport("pair", "test", tolerance, (case,), tuple(accuracy))
+
+    assert report.passed is passed
 
 
 def test_proof_images_ask_in_every_way():

@@ -1,0 +1,1 @@
+"""Measuring: a stopwatch that is fair, and what it ran on."""
