@@ -55,6 +55,11 @@ def export(
         typer.echo(f"{out / file.path} {file.size_bytes / 1e6:.1f} MB")
         if file.notes:
             typer.echo(f"  {len(file.notes)} notes in export.json, such as: {file.notes[0]}")
-    typer.echo(f"next: edgeseg verify {out} --weights {model}")
-    if result.manifest.format == "onnx":
-        typer.echo(f"      edgeseg segment PHOTO --model {out} --point X,Y")
+    own_target = f" --target {target}" if target.endswith(".toml") else ""
+    again = f"edgeseg verify {out} --weights {model}{own_target}"
+    typer.echo(f"next: {again}")
+    if result.manifest.format == "onnx_sam_compatible":  # for other programs; ours loads the rest
+        typer.echo(f"      {again} --photos FOLDER")
+    else:
+        on_mac = "  (on macOS)" if result.manifest.format == "coreml" else ""
+        typer.echo(f"      edgeseg segment PHOTO --model {out} --point X,Y{on_mac}")
