@@ -1,10 +1,12 @@
 """Render the tables of README.md and export/README.md from the committed results.
 
-Prints Markdown; with --write it replaces what stands between the markers of both files.
+Prints Markdown; with --write it replaces what stands between the markers of both files, with
+--check it says whether that would change them.
 """
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,21 +174,29 @@ def render_exports() -> str:
     return "\n".join(exports(result) for result in sorted(results, key=lambda each: each["model"]))
 
 
-def replace_tables(path: Path, text: str) -> None:
-    """Put text between the markers of a file."""
+def with_tables(path: Path, text: str) -> str:
+    """Return what a file would be with text between its markers."""
     before, rest = path.read_text("utf-8").split(MARKERS[0])
-    path.write_text(before + MARKERS[0] + text + rest[rest.index(MARKERS[1]) :], "utf-8")
+    return before + MARKERS[0] + text + rest[rest.index(MARKERS[1]) :]
 
 
 def main() -> None:
-    """Print the tables or write them into the files."""
+    """Print the tables, write them into the files, or check that they are there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="replace the tables of both files")
-    if not parser.parse_args().write:
-        print(render(), render_exports(), sep="\n")
-        return
-    replace_tables(README, render())
-    replace_tables(EXPORT_README, render_exports())
+    parser.add_argument("--check", action="store_true", help="exit with 1 if that changes a file")
+    given = parser.parse_args()
+    tables = {README: render(), EXPORT_README: render_exports()}
+    if given.write:
+        for path, text in tables.items():
+            path.write_text(with_tables(path, text), "utf-8")
+    elif given.check:
+        stale = [
+            path for path, text in tables.items() if with_tables(path, text) != path.read_text()
+        ]
+        sys.exit(f"run this with --write: {stale}" if stale else 0)
+    else:
+        print("\n".join(tables.values()))
 
 
 if __name__ == "__main__":

@@ -60,14 +60,16 @@ def export(
     """Export to one target, unless that is done, and return its facts or why there are none."""
     folder = given.out / name / target.name
     if not (folder / EXPORT_MANIFEST_NAME).is_file():
-        count = target.calibration.num_images if target.calibration else None
         try:
             export_model(
                 load_model(weights),
                 folder,
                 target,
                 ExportFacts(sha256_of(weights), licence_of(weights)),
-                calibration=[image for _, image in read_photos(given.calibrate, count)],
+                calibration=[
+                    image
+                    for _, image in read_photos(given.calibrate, target.num_calibration_images)
+                ],
                 photos=read_photos(given.photos, 4),
                 records=list_validation(given.data, given.max_images) if _is_onnx(target) else (),
                 progress=lambda step: print(f"{name} {target.name}: {step}", flush=True),

@@ -47,9 +47,9 @@ def test_every_command_in_the_documentation_exists(page):
     assert set(words) <= commands
 
 
-def test_the_tables_of_the_readme_are_those_of_the_committed_results():
-    program = ROOT / "benchmarks" / "render_tables.py"
+def test_the_tables_of_both_readmes_are_those_of_the_committed_results():
+    program = [sys.executable, ROOT / "benchmarks" / "render_tables.py", "--check"]
 
-    run = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True)
+    run = subprocess.run(program, capture_output=True, text=True, check=False)
 
-    assert run.stdout.strip() in README
+    assert run.returncode == 0, run.stderr

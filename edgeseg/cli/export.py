@@ -14,7 +14,7 @@ def export(
         int | None, typer.Option(help="side of the model input in pixels; default: as trained")
     ] = None,
     calibrate: Annotated[
-        Path | None, typer.Option(help="folder of photographs, for static int8")
+        Path | None, typer.Option(help="folder of photographs, for int8 and float16")
     ] = None,
     photos: Annotated[
         Path | None, typer.Option(help="folder of images to compare on beside random ones")
@@ -39,13 +39,12 @@ def export(
 
     chosen = find_target(target)
     weights = find_weights(model)
-    limit = chosen.calibration.num_images if chosen.calibration else None
     result = export_model(
         load_model(weights, image_size),
         out,
         chosen,
         ExportFacts(sha256_of(weights), licence_of(weights)),
-        calibration=[image for _, image in read_photos(calibrate, limit)],
+        calibration=[image for _, image in read_photos(calibrate, chosen.num_calibration_images)],
         photos=read_photos(photos, 4),
         records=list_validation(data, max_images),
         progress=lambda step: typer.echo(step, err=True),

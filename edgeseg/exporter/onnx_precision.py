@@ -45,7 +45,8 @@ def in_precision(
         spec: Of an encoder or of a decoder.
         precision: "int8" is static for an encoder and dynamic for a decoder, which loses less that
             way: its cells differ from prompt to prompt more than any range tells.
-        calibration: (H, W, 3) uint8 RGB images, for a static encoder.
+        calibration: (H, W, 3) uint8 RGB images whose ranges are measured, for a static int8 or a
+            float16 encoder; all are held in memory as inputs of the model.
         max_error: Largest relative error of the encoder's features, for the same.
 
     Raises:
@@ -53,11 +54,13 @@ def in_precision(
     """
     if precision == "float32":
         return PreciseModel(model)
-    images = [image_inputs(spec, image) for image in calibration] if takes_image(spec) else []
+    images = calibration if takes_image(spec) else ()
     if precision == "float16":
-        return PreciseModel(to_float16(model, images[:4] or example_inputs(spec)))
+        inputs = [image_inputs(spec, image) for image in images] or example_inputs(spec)
+        return PreciseModel(to_float16(model, inputs))
     if precision == "int8" and takes_image(spec):
-        quantized = quantize_to_goal(model, images, max_error)
+        inputs = [image_inputs(spec, image) for image in images]
+        quantized = quantize_to_goal(model, inputs, max_error)
         notes = [f"relative error of the features {quantized.error:.3f}"]
         if quantized.float_layers:
             notes.append(f"in float32: {', '.join(quantized.float_layers)}")

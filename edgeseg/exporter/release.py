@@ -64,7 +64,9 @@ def export_model(
         out: Folder to write; must not exist or be empty.
         target: Format, precision, sizes, and what the proof demands.
         facts: What the files say about the weights.
-        calibration: (H, W, 3) uint8 RGB images, for static int8.
+        calibration: (H, W, 3) uint8 RGB images; static int8 needs them, and float16 keeps tensors
+            that would overflow on them in float32. No more than `target.num_calibration_images`
+            are used.
         photos: Real images with names, asked in the proof beside random ones.
         records: Labelled images to measure accuracy on, for a target that limits its loss.
         progress: Told what is being done.
@@ -86,7 +88,8 @@ def export_model(
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
-        written = write_files(net, staging, target, facts, calibration, say)
+        used = calibration[: target.num_calibration_images]
+        written = write_files(net, staging, target, facts, used, say)
         manifest = _manifest(net, target, facts, staging, written)
         write_export(staging, manifest)
         report = verify_export(

@@ -114,6 +114,13 @@ class ExportTarget(Table):
     runs_on: tuple[Literal["neural_engine", "tensorrt", "webgpu"], ...] = ()
     tolerance: ToleranceConfig
 
+    @property
+    def num_calibration_images(self) -> int:
+        """How many photographs tell the ranges of tensors: for int8, and a few for float16."""
+        if self.calibration is not None:
+            return self.calibration.num_images
+        return 4 if self.format == "onnx" and self.precision == "float16" else 0
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         coreml = self.format == "coreml"
