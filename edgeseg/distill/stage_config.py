@@ -57,7 +57,8 @@ class EncoderStageConfig(ScheduleConfig):
     """Stage 1: the image embedding follows the teacher's. Defaults: the published recipe.
 
     Attributes:
-        grid: Whose grid the embeddings are compared on where they differ.
+        grid: Whose grid the embeddings are compared on where they differ. The teacher's was better
+            when measured (docs/distilling.md).
         high_res_weight: Weight of following the teacher's high-resolution features, where both
             networks have them.
     """
@@ -66,7 +67,7 @@ class EncoderStageConfig(ScheduleConfig):
     learning_rate: float = Field(default=1.25e-2, gt=0)
     final_learning_rate: float = Field(default=6.25e-7, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    grid: Literal["student", "teacher"] = "student"
+    grid: Literal["student", "teacher"] = "teacher"
     high_res_weight: float = Field(default=1.0, ge=0)
 
 

@@ -94,7 +94,7 @@ def quantize_static(
         float_nodes: Names of nodes to leave in float32.
     """
     chosen = [name for layer in find_layers(model) for name in layer.nodes]
-    chosen += _residual_sums(model)
+    chosen += residual_sums(model)
     nodes = [name for name in chosen if name not in float_nodes]
     if not nodes:  # an empty list would mean all to the library
         return model
@@ -151,7 +151,7 @@ def _weight_axis(node: onnx.NodeProto, dims: Mapping[str, int]) -> int | None:
     return 0 if transposed else 1
 
 
-def _residual_sums(model: onnx.ModelProto) -> list[str]:
+def residual_sums(model: onnx.ModelProto) -> list[str]:
     """Return the names of sums of two feature maps that a convolution reads."""
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}

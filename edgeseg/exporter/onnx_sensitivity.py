@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.errors import ExportError
 from edgeseg.exporter.onnx_inputs import Arrays
-from edgeseg.exporter.onnx_int8 import Layer, find_layers, quantize_static
+from edgeseg.exporter.onnx_int8 import Layer, find_layers, quantize_static, residual_sums
 from edgeseg.exporter.onnx_ranges import Range, tensor_ranges
 from edgeseg.exporter.onnx_sessions import run_all
 
@@ -48,7 +48,8 @@ class QuantizedModel:
 
     Attributes:
         model: The model.
-        float_layers: Names of the layers that stayed in float32, the most sensitive first.
+        float_layers: Names of the layers that stayed in float32, the most sensitive first, then
+            those of residual sums.
         error: Relative error of the outputs.
     """
 
@@ -62,13 +63,16 @@ def quantize_to_goal(
 ) -> QuantizedModel:
     """Quantise as many layers as an error goal allows.
 
+    Sums of residuals are rounded like layers, unless they alone miss the goal: rounding one stream
+    again and again, as deep residual networks do, adds up.
+
     Args:
         model: A float32 model.
         calibration: Inputs as in use; they give the ranges, and some of them the error.
         max_error: Largest relative error of any output.
 
     Raises:
-        ExportError: There are no inputs, or the goal is missed with the least that can be int8.
+        ExportError: There are no inputs, or no layer can be int8 within the goal.
     """
     if not calibration:
         raise ExportError(
@@ -78,32 +82,37 @@ def quantize_to_goal(
     evaluated = calibration[:: max(1, len(calibration) // NUM_EVALUATED)][:NUM_EVALUATED]
     expected = run_all(model, evaluated)
 
-    def attempt(groups: Sequence[SensitiveLayers]) -> QuantizedModel:
+    def attempt(groups: Sequence[SensitiveLayers], sums: Sequence[str] = ()) -> QuantizedModel:
         nodes = [name for group in groups for name in group.nodes]
-        quantized = quantize_static(model, ranges, nodes)
-        names = tuple(layer.node for group in groups for layer in group.layers)
+        quantized = quantize_static(model, ranges, [*nodes, *sums])
+        names = [layer.node for group in groups for layer in group.layers]
         return QuantizedModel(
-            quantized, names, relative_error(expected, run_all(quantized, evaluated))
+            quantized, (*names, *sums), relative_error(expected, run_all(quantized, evaluated))
         )
 
-    best = attempt(())
+    best, sums = attempt(()), list[str]()
     if best.error <= max_error:
         return best
+    if attempt([SensitiveLayers(find_layers(model), np.inf)]).error > max_error:
+        sums = residual_sums(model)
+        best = attempt((), sums)
+        if best.error <= max_error:
+            return best
     ranking = find_sensitive_layers(model, ranges, evaluated[:NUM_RANKED])
     too_few, enough = 0, len(ranking)
-    best = attempt(ranking)
-    if best.error > max_error:
-        raise ExportError(
-            f"the relative error is {best.error:.3g} even with every layer in float32, allowed are "
-            f"{max_error:g}; raise max_error or use another precision"
-        )
+    best = attempt(ranking, sums)
     while enough - too_few > 1:  # errors hardly ever grow when a layer more stays in float32
         middle = (too_few + enough) // 2
-        tried = attempt(ranking[:middle])
+        tried = attempt(ranking[:middle], sums)
         if tried.error <= max_error:
             best, enough = tried, middle
         else:
             too_few = middle
+    if not any(node.op_type == "QuantizeLinear" for node in best.model.graph.node):
+        raise ExportError(
+            f"no layer can be int8 with a relative error of {max_error:g}, the least sensitive "
+            f"alone makes {ranking[-1].error:.2g}; raise max_error or use another precision"
+        )
     return best
 
 

@@ -60,7 +60,7 @@ def three_convolutions():
     return model_of(nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 2, 8, 8]}, **weights)
 
 
-def around_an_outlier():
+def around_an_outlier(residual=False):
     """Three convolutions; between two is a channel 1000 times as large as the others."""
     first, second, third = (noise(seed, 4, 4, 1, 1) for seed in (1, 2, 3))
     first[0] *= 1000
@@ -68,7 +68,8 @@ def around_an_outlier():
     nodes = [
         node("Conv", "x third", "c"),
         node("Conv", "c first", "a"),
-        node("Conv", "a second", "b"),
+        *([node("Add", "a c", "s")] if residual else []),
+        node("Conv", f"{'s' if residual else 'a'} second", "b"),
         node("Identity", "b", "y"),
     ]
     sides = {"x": [1, 4, 8, 8]}, {"y": [1, 4, 8, 8]}
@@ -251,8 +252,23 @@ def test_the_most_sensitive_layers_stay_in_float32_until_the_goal_is_met():
     assert error == pytest.approx(result.error)
 
 
+def test_residual_sums_stay_in_float32_if_they_alone_miss_the_goal():
+    """The sum has the outlier, so rounding it loses the other channels, whatever layers do."""
+    model = around_an_outlier(residual=True)
+    layers = [name for layer in find_layers(model) for name in layer.nodes]
+    expected = run_all(model, WIDE_INPUTS)
+    only_sums = quantize_static(model, tensor_ranges(model, WIDE_INPUTS), layers)
+    assert relative_error(expected, run_all(only_sums, WIDE_INPUTS)) > 0.1
+
+    result = quantize_to_goal(model, WIDE_INPUTS, max_error=0.1)
+
+    assert result.float_layers[-1] == "Add_s"
+    assert result.error <= 0.1
+    assert "third_quantized" in quantized_weights(result.model)
+
+
 def test_a_goal_out_of_reach_is_refused():
-    with pytest.raises(ExportError, match=r"even with every layer in float32, .* raise max_error"):
+    with pytest.raises(ExportError, match=r"no layer can be int8 .* the least .*; raise max_error"):
         quantize_to_goal(three_convolutions(), INPUTS, max_error=1e-9)
 
 

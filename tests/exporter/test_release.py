@@ -79,9 +79,11 @@ def test_the_manifest_says_what_was_found(exported):
 
 @pytest.fixture
 def written(exported, monkeypatch):
-    """Let exports take the files of the fixture instead of converting again."""
+    """Let exports take the files of the fixture, and return the calibration images they got."""
+    images = []
 
     def copy_files(net, folder, target, facts, calibration, say):
+        images.extend(calibration)
         specs = {
             "encoder": encoder_spec(shape_of(net), True),
             "decoder": decoder_spec(shape_of(net), PromptSlots()),
@@ -91,6 +93,7 @@ def written(exported, monkeypatch):
         return [WrittenFile(f"{role}.onnx", role, spec) for role, spec in specs.items()]
 
     monkeypatch.setattr(release, "write_files", copy_files)
+    return images
 
 
 @pytest.mark.usefixtures("written")
@@ -101,6 +104,24 @@ def test_files_that_differ_are_not_kept(net, tmp_path):
         export_model(net, tmp_path / "out", target(normalises=True, tolerance=impossible), FACTS)
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "used"),
+    [
+        ({"precision": "float32"}, 0),
+        ({"precision": "float16"}, 4),
+        ({"precision": "int8", "calibration": {"num_images": 3}}, 3),
+    ],
+)
+def test_no_more_calibration_images_than_a_precision_uses(net, tmp_path, written, settings, used):
+    image = np.zeros((8, 8, 3), np.uint8)
+    tolerance = ToleranceConfig(min_mask_iou=0.001)
+    chosen = target(normalises=True, tolerance=tolerance, **settings)
+
+    export_model(net, tmp_path / "out", chosen, FACTS, calibration=[image] * 9)
+
+    assert len(written) == used
 
 
 def test_a_folder_with_something_in_it_is_left_alone(net, tmp_path):
