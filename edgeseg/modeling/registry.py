@@ -57,8 +57,9 @@ edgeseg_s = partial(_pyramid_model, "edgeseg_s", "efficientnet_lite0", 512, 256,
 edgeseg_xs = partial(_pyramid_model, "edgeseg_xs", "efficientnet_lite0", 384, 128, 512, 16)
 """For the smallest devices: EfficientNet-Lite0 down to stride 16, a half-width decoder.
 
-Chosen by latency (`benchmarks/small_encoders.py`): 3 to 11 ms more than the fastest pure CNNs of
-timm, which have no ImageNet weights that travel in a package, and with few images those decide.
+Chosen by latency (`benchmarks/small_encoders.py`) among ten: 32 ms at 384 pixels, where the fastest
+pure CNNs of timm take 19 to 28; but those have no ImageNet weights that travel in a package, and
+with few images these decide.
 """
 
 
