@@ -41,7 +41,7 @@ def graph_variants(net: PromptableNet) -> Iterator[tuple[str, nn.Module]]:
     yield "branches and norms not folded", unfolded
     resized.net.image_encoder = fuse(net.image_encoder)
     yield "upsampling as Resize, not as a matrix product", resized
-    for title, activation in (("tanh GELU", nn.GELU("tanh")), ("ReLU", nn.ReLU())):
+    for title, activation in (("hard swish", nn.Hardswish()), ("ReLU", nn.ReLU())):
         changed = copy.deepcopy(released)
         replace(changed, nn.GELU, activation)
         yield f"{title} instead of GELU", changed
@@ -65,8 +65,8 @@ def session_variants(threads: int) -> Iterator[tuple[str, onnxruntime.SessionOpt
     options = session_options(threads)
     options.enable_mem_pattern = True
     yield "one block of memory for all tensors", options
-    options = session_options(threads)
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.enable_mem_pattern = threads, False
     yield "threads spin while they wait", options
     yield "one thread", session_options(1)
 

@@ -168,10 +168,28 @@ def render() -> str:
     )
 
 
+def graph_variants() -> str:
+    """Return what each idea for a faster encoder gave."""
+    result = json.loads((RESULTS / "graph_variants.json").read_text("utf-8"))
+    latency = result["latency_p50_ms"]
+    released = latency["as released"]
+    rows = [
+        [title, f"{value:.0f} ms", f"{100 * (value / released - 1):+.0f} %"]
+        for title, value in latency.items()
+    ]
+    caption = (
+        f"What each idea gives: the image encoder of `{result['model']}` at {result['image_size']} "
+        f"pixels, {result['threads']} threads, one change at a time, in turns "
+        "(`python benchmarks/graph_variants.py`):\n\n"
+    )
+    return caption + table(["variant", "latency", "against the released form"], rows)
+
+
 def render_exports() -> str:
     """Return the tables of all models that were exported."""
     results = [json.loads(path.read_text("utf-8")) for path in RESULTS.glob("exports_*.json")]
-    return "\n".join(exports(result) for result in sorted(results, key=lambda each: each["model"]))
+    tables = [exports(result) for result in sorted(results, key=lambda each: each["model"])]
+    return "\n".join([*tables, graph_variants()])
 
 
 def with_tables(path: Path, text: str) -> str:
