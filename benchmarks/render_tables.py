@@ -126,7 +126,7 @@ def exports(result: dict[str, Any]) -> str:
                 f"{max(errors):.0e}",
                 f"{min(ious):.4f}",
                 ", ".join(
-                    f"{100 * (figures['miou'] - figures['miou_pytorch']):+.2f}"
+                    f"{round(100 * (figures['miou'] - figures['miou_pytorch']), 2) + 0.0:+.2f}"
                     for figures in accuracy.values()
                 ),
             ]

@@ -18,8 +18,8 @@ FORMATS = {
 """Program that runs exported files -> the formats it takes, best first."""
 
 _PROMPTS_AT_512 = 8
-"""Prompts a processor decodes at a time with input up to 512 pixels; 16 need 90 MB more, and no less
-time each: they leave the cache (at 256 pixels 3.7 ms each by eights, 4.4 by sixty-fours)."""
+"""Prompts a processor decodes at a time with input up to 512 pixels; 16 need 90 MB more and no less
+time each, since they leave the cache (at 256 pixels 3.7 ms each by eights, 4.4 by sixty-fours)."""
 _PREFERRED_FOLDER = "onnx_fp32"
 _PRECISIONS = ("float32", "float16", "int8")
 
