@@ -71,7 +71,7 @@ def test_strict_refuses_a_provider_that_is_not_there(tmp_path):
     [
         (512, PromptSlots(), 8),
         (1024, PromptSlots(), 2),  # four times the cells of a mask
-        (64, PromptSlots(), 64),
+        (64, PromptSlots(), 8),  # more would leave the cache
         (1024, PromptSlots(num_prompts=16), 64),  # split by the backend, or 14 of 16 rows were idle
         (2048, PromptSlots(), 1),
     ],
