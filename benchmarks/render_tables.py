@@ -210,7 +210,9 @@ def main() -> None:
             path.write_text(with_tables(path, text), "utf-8")
     elif given.check:
         stale = [
-            path for path, text in tables.items() if with_tables(path, text) != path.read_text()
+            path
+            for path, text in tables.items()
+            if with_tables(path, text) != path.read_text("utf-8")
         ]
         sys.exit(f"run this with --write: {stale}" if stale else 0)
     else:

@@ -70,8 +70,8 @@ def main() -> None:
         "runs": options.runs,
         "encoders": rows,
     }
-    print(json.dumps(result, indent=2))
     text = json.dumps(result, indent=2)
+    print(text)
     write_atomically(options.out, lambda path: path.write_text(text + "\n", "utf-8"))
 
 

@@ -19,7 +19,7 @@ from edgeseg.bench.exported_tasks import onnx_tasks
 from edgeseg.bench.machine import describe_machine
 from edgeseg.bench.stopwatch import measure_in_turns
 from edgeseg.cli.labelled_data import list_validation, read_photos
-from edgeseg.errors import ExportError
+from edgeseg.errors import ConfigError, ExportError
 from edgeseg.export_manifest import EXPORT_MANIFEST_NAME, read_export
 from edgeseg.exporter.release import export_model
 from edgeseg.exporter.targets import ExportTarget, find_target, target_names
@@ -78,6 +78,8 @@ def export(
             print(f"{name} {target.name}: {error}", flush=True)
             return {"target": target.name, "not_made": str(error)}
     manifest = read_export(folder)
+    if manifest.weights_sha256 != sha256_of(weights):
+        raise ConfigError(f"{folder} was exported from other weights than {weights}; remove it")
     return {
         "target": target.name,
         "precision": manifest.precision,
