@@ -41,9 +41,13 @@ class MaskCrop:
     def to_mask(self) -> NDArray[np.bool_]:
         """Return the mask at the size of its image, (H, W) bool."""
         mask = np.zeros(self.image_hw, np.bool_)
+        self.paste(mask)
+        return mask
+
+    def paste(self, mask: NDArray[np.bool_]) -> None:
+        """Write the rectangle to its place in an empty mask of the image, (H, W) bool."""
         left, top, right, bottom = self.edges_xyxy
         mask[top:bottom, left:right] = self.pixels
-        return mask
 
 
 def tight_rectangle(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:

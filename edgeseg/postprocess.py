@@ -86,9 +86,7 @@ def upsample_masks(low_res_logits: NDArray[np.float32], frame: ModelFrame) -> ND
     """Turn (N, S/4, S/4) logits into (N, H, W) bool masks, one float mask in memory at a time."""
     masks = np.zeros((len(low_res_logits), *frame.image_hw), np.bool_)
     for mask, logits in zip(masks, low_res_logits, strict=True):
-        crop = crop_of_logits(logits, frame)
-        left, top, right, bottom = crop.edges_xyxy
-        mask[top:bottom, left:right] = crop.pixels
+        crop_of_logits(logits, frame).paste(mask)
     return masks
 
 
@@ -180,14 +178,3 @@ def stability_score(logits: NDArray[np.float32], offset: float = 1.0) -> NDArray
     inner = np.count_nonzero(logits > offset, axis=(-2, -1))
     outer = np.count_nonzero(logits > -offset, axis=(-2, -1))
     return (np.asarray(inner) / np.maximum(outer, 1)).astype(np.float32)
-
-
-def boxes_of_masks(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the outer pixel edges of (N, H, W) bool masks as (N, 4) float32, x0 y0 x1 y1.
-
-    An empty mask has the box 0 0 0 0.
-
-    >>> boxes_of_masks(np.array([[[0, 0, 0], [0, 1, 1]]], bool)).tolist()
-    [[1.0, 1.0, 3.0, 2.0]]
-    """
-    return np.array([tight_rectangle(mask) for mask in masks], np.float32).reshape(-1, 4)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import DataError
+from edgeseg.mask_crop import MaskCrop
 
 _FIRST_CODE = 48
 """A compressed count is written in characters from "0" on, 6 bits each: 5 of the number and 1 that
@@ -26,10 +27,23 @@ def encode_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
     {'size': [2, 2], 'counts': '22'}
     """
     height, width = mask.shape
-    pixels = np.asarray(mask, np.bool_).ravel(order="F")
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    starts = [0, 0] if pixels.size and pixels[0] else [0]  # the first run is always background
-    edges = np.concatenate([starts, changes, [pixels.size]]).astype(np.int64)
+    return encode_crop(MaskCrop(np.asarray(mask, np.bool_), (0, 0), (height, width)))
+
+
+def encode_crop(crop: MaskCrop) -> dict[str, Any]:
+    """Return the COCO run-length code of a mask of which only a rectangle is kept.
+
+    >>> encode_crop(MaskCrop(np.array([[1], [1]], bool), (1, 0), (2, 2)))
+    {'size': [2, 2], 'counts': '22'}
+    """
+    (height, width), (left, top, right, bottom) = crop.image_hw, crop.edges_xyxy
+    columns = np.zeros((right - left, height), np.bool_)  # of the image, from top to bottom
+    columns[:, top:bottom] = crop.pixels.T
+    changes = left * height + np.flatnonzero(np.diff(columns.ravel(), prepend=False, append=False))
+    end = [height * width]
+    if changes.size and changes[-1] == end[0]:  # the object ends where the image does
+        end = []
+    edges = np.concatenate([[0], changes, end]).astype(np.int64)
     return {"size": [height, width], "counts": _counts_to_text(edges[1:] - edges[:-1])}
 
 

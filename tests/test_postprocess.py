@@ -4,7 +4,6 @@ import torch
 
 from edgeseg.geometry import ModelFrame
 from edgeseg.postprocess import (
-    boxes_of_masks,
     choose_mask,
     content_logits,
     crop_of_logits,
@@ -182,15 +181,3 @@ def test_stability_score_takes_another_offset():
     logits = np.float32([[3, 1.5, -1.5, -3]])  # above 2: one; above -2: three
 
     assert stability_score(logits, offset=2.0).item() == pytest.approx(1 / 3)
-
-
-def test_boxes_run_along_the_outer_edges_of_pixels():
-    masks = np.zeros((3, 5, 8), np.bool_)
-    masks[0, 1:3, 4:7] = True
-    masks[2, 4, 7] = True
-
-    boxes = boxes_of_masks(masks)
-
-    assert boxes.tolist() == [[4, 1, 7, 3], [0, 0, 0, 0], [7, 4, 8, 5]]
-    assert boxes.dtype == np.float32
-    assert boxes_of_masks(masks[:0]).shape == (0, 4)

@@ -3,7 +3,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from edgeseg.errors import DataError
-from edgeseg.run_lengths import decode_rle, encode_rle
+from edgeseg.mask_crop import crop_mask
+from edgeseg.run_lengths import decode_rle, encode_crop, encode_rle
 
 
 def test_run_lengths_go_down_the_columns_and_begin_with_background():
@@ -42,6 +43,7 @@ def test_run_lengths_are_those_of_pycocotools():
         assert rle == {"size": list(mask.shape), "counts": expected["counts"].decode()}
         np.testing.assert_array_equal(decode_rle(rle), mask)
         np.testing.assert_array_equal(decode_rle(expected), mask)  # counts as bytes
+        assert encode_crop(crop_mask(mask)) == rle
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 import os
 import platform
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
+
+from edgeseg.versions import installed_versions
 
 
 def describe_machine(packages: Sequence[str] = ()) -> dict[str, str | int]:
@@ -13,20 +14,15 @@ def describe_machine(packages: Sequence[str] = ()) -> dict[str, str | int]:
     Args:
         packages: Distributions whose versions matter; one that is not installed is left out.
     """
-    card: dict[str, str | int] = {
+    return {
         "processor": processor_name(),
         "num_cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count() or 1,
         "system": platform.platform(),
         "python": platform.python_version(),
+        **installed_versions(packages),
     }
-    for package in packages:
-        try:
-            card[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return card
 
 
 def processor_name(cpu_info: Path = Path("/proc/cpuinfo")) -> str:

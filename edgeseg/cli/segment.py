@@ -155,7 +155,9 @@ def _write_pictures(
 
     from edgeseg.files import write_atomically
 
-    pictures = {f"mask_{n}.png": mask.astype("uint8") * 255 for n, mask in enumerate(masks.masks)}
-    pictures["overlay.png"] = masks.overlay(image, prompts=prompts)[..., ::-1]
-    for name, picture in pictures.items():
-        write_atomically(folder / name, lambda path, p=picture: cv2.imwrite(str(path), p))  # type: ignore[misc]
+    def write(name: str, picture: "NDArray[np.uint8]") -> None:
+        write_atomically(folder / name, lambda path: cv2.imwrite(str(path), picture))
+
+    for number, crop in enumerate(masks.crops):
+        write(f"mask_{number}.png", crop.to_mask().astype("uint8") * 255)
+    write("overlay.png", masks.overlay(image, prompts=prompts)[..., ::-1])

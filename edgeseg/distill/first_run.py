@@ -205,7 +205,7 @@ def _draw_answers(
         tiles: list[NDArray[np.uint8]] = [draw_prompts(image, [prompt])]
         for segmenter in (teacher, student):
             masks = segmenter.segment(segmenter.encode(image), prompt)
-            tiles.append(draw_masks(image, masks.masks, 0.5))
+            tiles.append(draw_masks(image, masks.crops, 0.5))
         picture = np.concatenate(tiles, axis=1)[..., ::-1]
         names.append(f"{photo}.png")
         write_atomically(folder / names[-1], lambda out, p=picture: cv2.imwrite(str(out), p))  # type: ignore[misc]

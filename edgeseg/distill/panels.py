@@ -12,6 +12,7 @@ from edgeseg.errors import DataError, ImageError
 from edgeseg.evaluation.config import EvaluationConfig, Start
 from edgeseg.evaluation.objects import TargetObject, read_objects
 from edgeseg.files import write_atomically
+from edgeseg.mask_crop import MaskCrop
 from edgeseg.prompts import Prompt
 from edgeseg.runtime.drawing import draw_masks, draw_prompts
 from edgeseg.runtime.segmenter import Segmenter
@@ -63,10 +64,10 @@ def _row(
     except (DataError, ImageError):
         return None
     prompt = target.first_prompt(start)
-    masks = [target.mask.to_mask()]
+    masks = [target.mask]
     masks += [_answer(segmenter, image, prompt) for segmenter in (teacher, student) if segmenter]
     pictures = [draw_prompts(image, [prompt])]
-    pictures += [draw_masks(image, mask[None], 0.5) for mask in masks]
+    pictures += [draw_masks(image, [mask], 0.5) for mask in masks]
     return np.concatenate([_tile(picture) for picture in pictures], axis=1)
 
 
@@ -79,8 +80,8 @@ def _largest_object(record: ImageRecord) -> tuple[NDArray[np.uint8], TargetObjec
     return image, min(objects, key=lambda o: abs(o.mask.area_px / area - 0.1))
 
 
-def _answer(segmenter: Segmenter, image: NDArray[np.uint8], prompt: Prompt) -> NDArray[np.bool_]:
-    return segmenter.segment(segmenter.encode(image), prompt).masks[0]
+def _answer(segmenter: Segmenter, image: NDArray[np.uint8], prompt: Prompt) -> MaskCrop:
+    return segmenter.segment(segmenter.encode(image), prompt).crops[0]
 
 
 def _tile(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

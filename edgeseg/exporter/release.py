@@ -4,7 +4,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from edgeseg.exporter.written_files import ExportFacts, WrittenFile, write_files
 from edgeseg.modeling.promptable import PromptableNet
 from edgeseg.preprocess import PIXEL_MEAN, PIXEL_STD
 from edgeseg.signature import PADDING_RGB
+from edgeseg.versions import installed_versions
 
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "coremltools")
 
@@ -151,7 +151,7 @@ def _manifest(
         pixel_std=(deviations[0], deviations[1], deviations[2]),
         padding=f"{padding}, at the right and bottom",
         files=tuple(_exported(folder, file) for file in written),
-        versions={"edgeseg": __version__, **_versions()},
+        versions={"edgeseg": __version__, **installed_versions(_PACKAGES)},
         weights_sha256=facts.weights_sha256,
         licence=facts.licence,
     )
@@ -172,13 +172,3 @@ def _exported(folder: Path, file: WrittenFile) -> ExportedFile:
         outputs=outputs,
         notes=file.notes,
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

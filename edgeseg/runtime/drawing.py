@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import ConfigError
-from edgeseg.mask_crop import crop_mask
+from edgeseg.mask_crop import MaskCrop
 from edgeseg.prompts import POSITIVE, Prompt
 
 _GOLDEN_RATIO = 0.6180339887
@@ -28,13 +28,13 @@ def mask_colors(num_colors: int) -> NDArray[np.uint8]:
 
 
 def draw_masks(
-    image: NDArray[np.uint8], masks: NDArray[np.bool_], alpha: float
+    image: NDArray[np.uint8], crops: Sequence[MaskCrop], alpha: float
 ) -> NDArray[np.uint8]:
     """Fill each mask with a colour of its own and line its edge.
 
     Args:
         image: (H, W, 3) uint8 RGB; it is not changed.
-        masks: (M, H, W) bool. Large ones are drawn first, so that small ones stay visible.
+        crops: M masks. Large ones are drawn first, so that small ones stay visible.
         alpha: How much of the colour covers the image, 0..1.
 
     Returns:
@@ -46,10 +46,10 @@ def draw_masks(
     if not 0 <= alpha <= 1:
         raise ConfigError(f"alpha must be in 0..1, got {alpha}; 0.45 suits most images")
     drawn = image.copy()
-    colors = mask_colors(len(masks))
+    colors = mask_colors(len(crops))
     thickness_px = _line_px(image)
-    for index in np.argsort(-np.count_nonzero(masks, axis=(1, 2)), kind="stable"):
-        crop = crop_mask(masks[index])
+    for index in np.argsort([-crop.area_px for crop in crops], kind="stable"):
+        crop = crops[index]
         left, top, right, bottom = crop.edges_xyxy
         area = drawn[top:bottom, left:right]
         color = colors[index].astype(np.float32)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import ImageError, MissingExtraError
+from edgeseg.mask_crop import MaskCrop
 from edgeseg.preprocess import check_image
 from edgeseg.prompts import Prompt
-from edgeseg.run_lengths import encode_rle
+from edgeseg.run_lengths import encode_crop
 from edgeseg.runtime.drawing import draw_masks, draw_prompts
 from edgeseg.runtime.outlines import trace_polygons
 
@@ -20,34 +22,44 @@ from edgeseg.runtime.outlines import trace_polygons
 class Masks:
     """M masks on one image.
 
+    They are kept without the empty image around them: hundreds of masks of a large photograph fit
+    in memory as long as `masks` is not asked for.
+
     Attributes:
-        masks: (M, H, W) bool, true on the object, at the size of the original image.
+        crops: M masks at the size of the original image, each the rectangle it covers.
+        image_hw: Height and width of the image, in pixels.
         low_res_logits: (M, S/4, S/4) float32 in the model frame; a row can be the `mask_logits` of
             a next prompt.
         scores: (M,) float32, the model's own estimate of each mask's IoU.
-        boxes_xyxy: (M, 4) float32, outer pixel edges of each mask, x0 y0 x1 y1 in image pixels;
-            zeros for an empty mask.
         prompt_indices: (M,) int64, which prompt each mask answers.
     """
 
-    masks: NDArray[np.bool_]
+    crops: tuple[MaskCrop, ...]
+    image_hw: tuple[int, int]
     low_res_logits: NDArray[np.float32]
     scores: NDArray[np.float32]
-    boxes_xyxy: NDArray[np.float32]
     prompt_indices: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.masks)
+        return len(self.crops)
+
+    @cached_property
+    def masks(self) -> NDArray[np.bool_]:
+        """(M, H, W) bool, true on the object: a byte for every pixel of the image and mask."""
+        masks = np.zeros((len(self.crops), *self.image_hw), np.bool_)
+        for mask, crop in zip(masks, self.crops, strict=True):
+            crop.paste(mask)
+        return masks
 
     @property
-    def image_hw(self) -> tuple[int, int]:
-        """Height and width of the image, in pixels."""
-        return self.masks.shape[1], self.masks.shape[2]
+    def boxes_xyxy(self) -> NDArray[np.float32]:
+        """(M, 4) float32, outer pixel edges, x0 y0 x1 y1 in image pixels; 0 for an empty mask."""
+        return np.array([crop.edges_xyxy for crop in self.crops], np.float32).reshape(-1, 4)
 
     @property
     def areas_px(self) -> NDArray[np.int64]:
         """(M,) int64, number of pixels on each object."""
-        return np.count_nonzero(self.masks, axis=(1, 2)).astype(np.int64)
+        return np.array([crop.area_px for crop in self.crops], np.int64)
 
     def to_rle(self) -> list[dict[str, Any]]:
         """Return each mask as COCO run lengths, {"size": [height, width], "counts": str}.
@@ -55,7 +67,7 @@ class Masks:
         This is the form of annotation and result files: JSON takes it as it is. See `to_coco_rle`
         for pycocotools.
         """
-        return [encode_rle(mask) for mask in self.masks]
+        return [encode_crop(crop) for crop in self.crops]
 
     def to_coco_rle(self) -> list[dict[str, Any]]:
         """Return each mask as `pycocotools.mask.encode` does: `to_rle` with "counts" as bytes."""
@@ -101,7 +113,7 @@ class Masks:
         Raises:
             ConfigError: The tolerance is negative.
         """
-        return [trace_polygons(mask, tolerance_px) for mask in self.masks]
+        return [trace_polygons(crop, tolerance_px) for crop in self.crops]
 
     def overlay(
         self,
@@ -129,5 +141,5 @@ class Masks:
                 f"the masks belong to an image of {self.image_hw} (height, width), got "
                 f"{image.shape[:2]}; draw on the image that was encoded"
             )
-        drawn = draw_masks(image, self.masks, alpha)
+        drawn = draw_masks(image, self.crops, alpha)
         return draw_prompts(drawn, [prompts] if isinstance(prompts, Prompt) else prompts)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import ConfigError
-from edgeseg.mask_crop import crop_mask
+from edgeseg.mask_crop import MaskCrop
 
 _Edge = tuple[int, int, int]
 
@@ -17,13 +17,13 @@ _Edge = tuple[int, int, int]
 _STEP_XY = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
-def trace_polygons(mask: NDArray[np.bool_], tolerance_px: float = 0.0) -> list[NDArray[np.float32]]:
+def trace_polygons(crop: MaskCrop, tolerance_px: float = 0.0) -> list[NDArray[np.float32]]:
     """Return the outlines of a mask's parts (clockwise) and holes (counter-clockwise).
 
     Pixels that touch only at a corner belong to different parts.
 
     Args:
-        mask: (H, W) bool.
+        crop: The mask.
         tolerance_px: How far a simplified outline may leave the exact one, in pixels.
 
     Returns:
@@ -32,12 +32,11 @@ def trace_polygons(mask: NDArray[np.bool_], tolerance_px: float = 0.0) -> list[N
     Raises:
         ConfigError: The tolerance is negative.
 
-    >>> trace_polygons(np.array([[0, 1, 1]], bool))[0].tolist()
+    >>> trace_polygons(MaskCrop(np.array([[1, 1]], bool), (1, 0), (1, 3)))[0].tolist()
     [[1.0, 0.0], [3.0, 0.0], [3.0, 1.0], [1.0, 1.0]]
     """
     if tolerance_px < 0:
         raise ConfigError(f"tolerance_px must be 0 or more, got {tolerance_px}")
-    crop = crop_mask(mask)
     edges = _edges(crop.pixels)
     polygons = []
     while edges:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import ConfigError, ImageError, PromptError, WeightsError
 from edgeseg.geometry import ModelFrame
-from edgeseg.postprocess import boxes_of_masks, choose_mask, upsample_masks
+from edgeseg.postprocess import choose_mask, crop_of_logits
 from edgeseg.prompt_packing import PackedPrompts, pack_prompts
 from edgeseg.prompts import Prompt
 from edgeseg.runtime.backend import Backend, takes_rgb
@@ -156,12 +156,11 @@ class Segmenter:
         else:
             tokens = is_single
         chosen = logits[rows, tokens]  # (M, S/4, S/4)
-        masks = upsample_masks(chosen, encoded.frame)
         return Masks(
-            masks=masks,
+            crops=tuple(crop_of_logits(logits_of_one, encoded.frame) for logits_of_one in chosen),
+            image_hw=encoded.frame.image_hw,
             low_res_logits=chosen,
             scores=scores[rows, tokens],
-            boxes_xyxy=boxes_of_masks(masks),
             prompt_indices=rows.astype(np.int64),
         )
 

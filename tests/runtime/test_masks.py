@@ -6,7 +6,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from edgeseg.errors import ConfigError, ImageError, MissingExtraError
-from edgeseg.postprocess import boxes_of_masks
+from edgeseg.mask_crop import crop_mask
 from edgeseg.prompts import Prompt
 from edgeseg.runtime import Masks
 from edgeseg.runtime.drawing import mask_colors
@@ -15,10 +15,10 @@ from edgeseg.runtime.drawing import mask_colors
 def make_masks(masks):
     masks = np.asarray(masks, np.bool_)
     return Masks(
-        masks=masks,
+        crops=tuple(crop_mask(mask) for mask in masks),
+        image_hw=masks.shape[1:],
         low_res_logits=np.zeros((len(masks), 4, 4), np.float32),
         scores=np.ones(len(masks), np.float32),
-        boxes_xyxy=boxes_of_masks(masks),
         prompt_indices=np.arange(len(masks)),
     )
 
@@ -28,6 +28,22 @@ def rectangles(image_hw, *edges):
     for mask, (left, top, right, bottom) in zip(masks, edges, strict=True):
         mask[top:bottom, left:right] = True
     return make_masks(masks)
+
+
+def test_boxes_run_along_the_outer_edges_of_pixels_and_areas_count_them():
+    pixels = np.zeros((3, 5, 8), np.bool_)
+    pixels[0, 1:3, 4:7] = True
+    pixels[0, 1, 5] = False
+    pixels[2, 4, 7] = True
+
+    masks = make_masks(pixels)
+
+    assert masks.boxes_xyxy.tolist() == [[4, 1, 7, 3], [0, 0, 0, 0], [7, 4, 8, 5]]
+    assert masks.boxes_xyxy.dtype == np.float32
+    assert masks.areas_px.tolist() == [5, 0, 1]
+    np.testing.assert_array_equal(masks.masks, pixels)
+    assert make_masks(pixels[:0]).boxes_xyxy.shape == (0, 4)
+    assert make_masks(pixels[:0]).masks.shape == (0, 5, 8)
 
 
 def test_run_lengths_decode_to_the_masks():

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from edgeseg.errors import ConfigError
+from edgeseg.mask_crop import crop_mask
 from edgeseg.runtime.outlines import trace_polygons
 
 
@@ -14,7 +15,7 @@ def signed_area(polygon):
 def test_outline_runs_clockwise_along_the_outer_edges_of_pixels():
     mask = np.array([[0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 0, 0]], bool)
 
-    (polygon,) = trace_polygons(mask)
+    (polygon,) = trace_polygons(crop_mask(mask))
 
     assert polygon.tolist() == [[1, 1], [4, 1], [4, 2], [2, 2], [2, 3], [1, 3]]
     assert polygon.dtype == np.float32
@@ -24,14 +25,14 @@ def test_hole_is_a_polygon_that_runs_the_other_way():
     mask = np.ones((3, 4), bool)
     mask[1, 1:3] = False
 
-    outer, hole = trace_polygons(mask)
+    outer, hole = trace_polygons(crop_mask(mask))
 
     assert signed_area(outer) == 12
     assert signed_area(hole) == -2
 
 
 def test_pixels_that_touch_at_a_corner_are_two_parts():
-    polygons = trace_polygons(np.array([[1, 0], [0, 1]], bool))
+    polygons = trace_polygons(crop_mask(np.array([[1, 0], [0, 1]], bool)))
 
     assert [polygon.tolist() for polygon in polygons] == [
         [[0, 0], [1, 0], [1, 1], [0, 1]],
@@ -45,7 +46,7 @@ def test_areas_add_up_and_every_corner_is_a_turn():
         height, width = rng.integers(1, 25, 2)
         mask = rng.random((height, width)) < rng.random()
 
-        polygons = trace_polygons(mask)
+        polygons = trace_polygons(crop_mask(mask))
 
         areas = [signed_area(polygon) for polygon in polygons]
         assert sum(areas) == mask.sum()
@@ -59,7 +60,10 @@ def test_areas_add_up_and_every_corner_is_a_turn():
 def test_simplified_outline_stays_within_the_tolerance():
     mask = cv2.circle(np.zeros((80, 100), np.uint8), (60, 40), 30, 1, -1) > 0
 
-    (exact,), (simple,) = trace_polygons(mask), trace_polygons(mask, tolerance_px=1.0)
+    (exact,), (simple,) = (
+        trace_polygons(crop_mask(mask)),
+        trace_polygons(crop_mask(mask), tolerance_px=1.0),
+    )
 
     assert 8 <= len(simple) < len(exact) / 3
     assert simple.dtype == np.float32
@@ -69,15 +73,15 @@ def test_simplified_outline_stays_within_the_tolerance():
 
 
 def test_a_part_smaller_than_the_tolerance_stays_a_polygon():
-    (polygon,) = trace_polygons(np.ones((1, 1), bool), tolerance_px=5.0)
+    (polygon,) = trace_polygons(crop_mask(np.ones((1, 1), bool)), tolerance_px=5.0)
 
     assert len(polygon) == 4
 
 
 def test_empty_mask_has_no_outline():
-    assert trace_polygons(np.zeros((3, 4), bool)) == []
+    assert trace_polygons(crop_mask(np.zeros((3, 4), bool))) == []
 
 
 def test_negative_tolerance_is_refused():
     with pytest.raises(ConfigError, match=r"tolerance_px must be 0 or more, got -1"):
-        trace_polygons(np.ones((2, 2), bool), tolerance_px=-1)
+        trace_polygons(crop_mask(np.ones((2, 2), bool)), tolerance_px=-1)
