@@ -10,7 +10,10 @@ from edgeseg.errors import EdgesegError
 from edgeseg.prompts import Prompt
 
 if TYPE_CHECKING:
+    from edgeseg.proposals import Proposals
+    from edgeseg.runtime.everything import EverythingMasks, EverythingSettings
     from edgeseg.runtime.loading import load
+    from edgeseg.runtime.mask_grid import GridSettings
     from edgeseg.runtime.masks import Masks
     from edgeseg.runtime.sam_predictor import SamPredictor
     from edgeseg.runtime.segmenter import EncodedImage, Segmenter
@@ -20,8 +23,12 @@ __version__ = "0.1.0"
 __all__ = [
     "EdgesegError",
     "EncodedImage",
+    "EverythingMasks",
+    "EverythingSettings",
+    "GridSettings",
     "Masks",
     "Prompt",
+    "Proposals",
     "SamPredictor",
     "Segmenter",
     "__version__",

@@ -27,6 +27,11 @@ HAS_MASK = "has_mask"
 IMAGE_HW = "image_hw"
 LOW_RES_LOGITS = "low_res_logits"
 IOU_SCORES = "iou_scores"
+PROPOSAL_BOXES_XYXY_MODEL = "proposal_boxes_xyxy_model"
+PROPOSAL_SCORES = "proposal_scores"
+
+PROPOSAL_STRIDES = (8, 16, 32, 64)
+"""Model pixels a cell of each level that proposes boxes, in the order of the proposals."""
 
 PADDING_RGB = (124, 116, 104)
 """The colour that pads an image whose normalisation happens inside the graph: the mean, rounded."""
@@ -73,6 +78,15 @@ class ModelShape:
     image_size: int
     embed_dim: int
     has_high_res: bool
+
+    @property
+    def num_proposals(self) -> int:
+        """Number A of boxes that are proposed: one by every cell of every level.
+
+        >>> ModelShape(64, 32, True).num_proposals
+        85
+        """
+        return sum((self.image_size // stride) ** 2 for stride in PROPOSAL_STRIDES)
 
     @property
     def features(self) -> tuple[TensorSpec, ...]:
@@ -124,6 +138,17 @@ def decoder_spec(
     """
     prompts = _prompt_specs(shape, slots, label_dtype, POINTS_XY_MODEL)
     return GraphSpec(shape.features + prompts, _answer_specs(shape, slots))
+
+
+def proposals_spec(shape: ModelShape) -> GraphSpec:
+    """Return the tensors of region proposals: features in, boxes and scores out.
+
+    Boxes are x0 y0 x1 y1 in the frame of the model and may reach beyond the image; finest level
+    first, row by row. A score is the chance of an object times the IoU its box should have.
+    """
+    boxes = TensorSpec(PROPOSAL_BOXES_XYXY_MODEL, (1, shape.num_proposals, 4))
+    scores = TensorSpec(PROPOSAL_SCORES, (1, shape.num_proposals))
+    return GraphSpec(shape.features[:2], (boxes, scores))
 
 
 def fused_spec(

@@ -1,9 +1,12 @@
 """Prompts from command line options."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edgeseg.errors import PromptError
 from edgeseg.prompts import Prompt
+from edgeseg.runtime.everything import EverythingSettings
+from edgeseg.runtime.mask_grid import GridSettings
 
 
 def parse_prompts(points: Sequence[str], boxes: Sequence[str], each: bool) -> list[Prompt]:
@@ -38,6 +41,28 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], each: bool) -> li
     if clicks:
         return [Prompt([c[:2] for c in clicks], labels, frames[0] if frames else None)]
     return [Prompt(box_xyxy=frame) for frame in frames]
+
+
+def parse_everything(
+    everything: bool, grid: int | None, max_prompts: int | None, has_prompts: bool
+) -> EverythingSettings | GridSettings | None:
+    """Turn options into the settings of a search for everything, or None if they ask for none.
+
+    Raises:
+        PromptError: The options contradict each other.
+    """
+    if not everything and grid is None:
+        if max_prompts is not None:
+            raise PromptError("--max-prompts belongs to --everything; give that, too")
+        return None
+    if has_prompts:
+        raise PromptError("--everything takes no --point and no --box; leave one of them out")
+    if grid is not None:
+        if max_prompts is not None:
+            raise PromptError("--grid asks at every point; leave --max-prompts out")
+        return GridSettings(points_per_side=grid)
+    settings = EverythingSettings()
+    return settings if max_prompts is None else replace(settings, max_prompts=max_prompts)
 
 
 def _numbers(text: str, option: str, lengths: tuple[int, ...]) -> list[float]:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeseg.prompts import Prompt
+    from edgeseg.runtime.everything import EverythingSettings
+    from edgeseg.runtime.mask_grid import GridSettings
     from edgeseg.runtime.masks import Masks
     from edgeseg.runtime.segmenter import Segmenter
 
@@ -30,6 +32,16 @@ def segment(
     multimask: Annotated[
         bool, typer.Option("--multimask", help="three answers a prompt instead of one")
     ] = False,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="all that the model itself proposes, unprompted")
+    ] = False,
+    grid: Annotated[
+        int | None,
+        typer.Option(min=1, help="everything by a grid of so many points a side; slow"),
+    ] = None,
+    max_prompts: Annotated[
+        int | None, typer.Option(min=1, help="most proposals that become prompts")
+    ] = None,
     model: Annotated[
         str, typer.Option(help="released model, exported folder, model folder or weight file")
     ] = "edgeseg_m",
@@ -59,15 +71,22 @@ def segment(
         bool, typer.Option("--rle", help="print run lengths as JSON instead of writing pictures")
     ] = False,
 ) -> None:
-    """Segment what the prompts point at.
+    """Segment what the prompts point at, or everything.
 
     Points without --each mean one object together, with the box if there is one. Several boxes are
-    several objects. Writes a mask PNG per object and an overlay. Exported files are run without
-    PyTorch; weights, which have no exported files yet, by PyTorch.
+    several objects. Writes a mask PNG per object and an overlay; everything is written as one JSON
+    file in the layout of SA-1B. Exported files are run without PyTorch;
+    weights, which have no exported files yet, by PyTorch.
     """
-    from edgeseg.cli.prompt_options import parse_prompts
+    from edgeseg.cli.prompt_options import parse_everything, parse_prompts
     from edgeseg.images import read_image
 
+    settings = parse_everything(everything, grid, max_prompts, bool(point or box))
+    if settings is not None:
+        pixels = read_image(image)
+        segmenter = _load(model, backend, strict, threads, image_size, device)
+        _segment_everything(segmenter, image, pixels, settings, out, rle)
+        return
     prompts = parse_prompts(point or [], box or [], each)
     pixels = read_image(image)
     segmenter = _load(model, backend, strict, threads, image_size, device)
@@ -86,6 +105,32 @@ def segment(
     for number, score in enumerate(masks.scores):
         typer.echo(f"{folder / f'mask_{number}.png'}  score {score:.3f}")
     typer.echo(str(folder / "overlay.png"))
+
+
+def _segment_everything(
+    segmenter: "Segmenter",
+    image: Path,
+    pixels: "NDArray[np.uint8]",
+    settings: "EverythingSettings | GridSettings",
+    out: Path | None,
+    rle: bool,
+) -> None:
+    found = segmenter.segment_everything(pixels, settings)
+    typer.echo(found.summary(), err=True)
+    height, width = found.masks.image_hw
+    about = {"file_name": image.name, "height": height, "width": width}
+    annotations = [{"id": number, **row} for number, row in enumerate(found.to_sam())]
+    text = json.dumps({"image": about, "annotations": annotations})  # the layout of SA-1B
+    if rle:
+        typer.echo(text)
+        return
+    from edgeseg.files import write_atomically
+
+    folder = out or image.with_name(f"{image.stem}-masks")
+    path = folder / "everything.json"
+    write_atomically(path, lambda temporary: temporary.write_text(text + "\n", "utf-8"))
+    _write_picture(folder / "overlay.png", found.masks.overlay(pixels))
+    typer.echo(f"{path}\n{folder / 'overlay.png'}")
 
 
 def _load(
@@ -151,13 +196,16 @@ def _write_pictures(
     folder: Path, image: "NDArray[np.uint8]", masks: "Masks", prompts: "list[Prompt]"
 ) -> None:
     """Write a black and white PNG per mask, and the masks drawn over the photograph."""
+    for number, crop in enumerate(masks.crops):
+        _write_picture(folder / f"mask_{number}.png", crop.to_mask().astype("uint8") * 255)
+    _write_picture(folder / "overlay.png", masks.overlay(image, prompts=prompts))
+
+
+def _write_picture(path: Path, picture: "NDArray[np.uint8]") -> None:
+    """Write (H, W) or (H, W, 3) RGB pixels as PNG, atomically."""
     import cv2
 
     from edgeseg.files import write_atomically
 
-    def write(name: str, picture: "NDArray[np.uint8]") -> None:
-        write_atomically(folder / name, lambda path: cv2.imwrite(str(path), picture))
-
-    for number, crop in enumerate(masks.crops):
-        write(f"mask_{number}.png", crop.to_mask().astype("uint8") * 255)
-    write("overlay.png", masks.overlay(image, prompts=prompts)[..., ::-1])
+    pixels = picture if picture.ndim == 2 else picture[..., ::-1]
+    write_atomically(path, lambda temporary: cv2.imwrite(str(temporary), pixels))

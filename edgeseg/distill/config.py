@@ -14,7 +14,12 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from edgeseg.data.augmentation import AugmentationConfig
 from edgeseg.data.sources import SourceConfig
-from edgeseg.distill.stage_config import EncoderStageConfig, PromptStageConfig, Table
+from edgeseg.distill.stage_config import (
+    EncoderStageConfig,
+    PromptStageConfig,
+    ProposalStageConfig,
+    Table,
+)
 from edgeseg.errors import ConfigError
 from edgeseg.evaluation.config import EvaluationConfig, GrabCutConfig
 
@@ -146,12 +151,18 @@ class RunConfig(Table):
     engine: EngineConfig = EngineConfig()
     encoder_stage: EncoderStageConfig | None = None
     prompt_stage: PromptStageConfig | None = None
+    proposal_stage: ProposalStageConfig | None = None
     evaluation: RunEvaluationConfig | None = None
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether a stage learns from objects, so that every image needs some."""
+        return self.prompt_stage is not None or self.proposal_stage is not None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.encoder_stage is None and self.prompt_stage is None:
-            raise ValueError("give [encoder_stage], [prompt_stage] or both")
+        if self.encoder_stage is None and not self.needs_masks:
+            raise ValueError("give [encoder_stage], [prompt_stage] or [proposal_stage]")
         if self.teacher is None:
             if self.encoder_stage is not None:
                 raise ValueError("[encoder_stage] follows a teacher, so give [teacher]")

@@ -23,7 +23,7 @@ from edgeseg.distill.lora import add_lora, merge_lora
 from edgeseg.distill.processes import build_fabric, share_norms
 from edgeseg.distill.run_evaluation import RunEvaluator, summary
 from edgeseg.distill.run_folder import RunFolder
-from edgeseg.distill.stages import EncoderStage, PromptStage
+from edgeseg.distill.stages import EncoderStage, PromptStage, ProposalStage
 from edgeseg.distill.teacher_cache import cached_embeddings
 from edgeseg.distill.teachers import NetTeacher, load_teacher
 from edgeseg.errors import ConfigError, RunError
@@ -31,7 +31,7 @@ from edgeseg.manifest import find_weights
 from edgeseg.modeling.checkpoints import (
     copy_decoder,
     load_decoder,
-    load_strict,
+    load_state,
     read_state,
     save_weights,
 )
@@ -69,9 +69,11 @@ def build_student(config: RunConfig, teacher: NetTeacher | None) -> PromptableNe
         copy_decoder(teacher.net, net)
     elif settings.decoder != "random":
         load_decoder(net, expand_path(Path(settings.decoder)))
+    if config.proposal_stage is not None:
+        net.add_proposal_head()
     if settings.weights is not None:
         state, _ = read_state(find_weights(expand_path(Path(settings.weights))))
-        load_strict(net, state, settings.weights)
+        load_state(net, state, settings.weights)
     return net.to(memory_format=torch.channels_last)
 
 
@@ -120,7 +122,7 @@ class Distiller:
         first = self.folder.load_checkpoint() if self.fabric.is_global_zero else None
         checkpoint: dict[str, Any] | None = self.fabric.broadcast(first)
         if checkpoint is None:
-            if self.config.prompt_stage is not None:
+            if self.config.needs_masks:
                 check_masks(self.records)
             self._milestone("start")
         builders = self.stage_builders()
@@ -150,6 +152,8 @@ class Distiller:
             builders.append(("encoder", self._build_encoder_stage))
         if self.config.prompt_stage is not None:
             builders.append(("prompt", self._build_prompt_stage))
+        if self.config.proposal_stage is not None:
+            builders.append(("proposal", self._build_proposal_stage))
         return builders
 
     def _build_encoder_stage(self) -> StageRun:
@@ -174,10 +178,18 @@ class Distiller:
         keys = {"max_instances", "box_share", "box_jitter"}
         return self._stage_run(stage, config.model_dump(include=keys))
 
-    def _stage_run(self, stage: EncoderStage | PromptStage, options: dict[str, Any]) -> StageRun:
-        follows = self.teacher is not None and not (
-            isinstance(stage, PromptStage) and not stage.config.targets.teacher
-        )
+    def _build_proposal_stage(self) -> StageRun:
+        config = self.config.proposal_stage
+        assert config is not None
+        assert self.student.proposal_head is not None
+        share_norms(self.fabric, self.student.proposal_head)
+        stage = ProposalStage(self.student, config)
+        return self._stage_run(stage, {"max_instances": config.max_instances, "box_jitter": 0.0})
+
+    def _stage_run(
+        self, stage: EncoderStage | PromptStage | ProposalStage, options: dict[str, Any]
+    ) -> StageRun:
+        follows = self.teacher is not None and _follows_teacher(stage)
         lookup = self._lookup() if follows else None
         teacher_size = self.teacher.image_size if self.teacher and follows and not lookup else None
         dataset = TrainingDataset(
@@ -222,7 +234,7 @@ class Distiller:
 
     def _training_records(self) -> list[ImageRecord]:
         records = list_records(self.config.data.train)
-        return records if self.config.prompt_stage is None else self._with_labels(records, "train")
+        return self._with_labels(records, "train") if self.config.needs_masks else records
 
     def _with_labels(self, records: Sequence[ImageRecord], use: str) -> list[ImageRecord]:
         """Give images without annotations the teacher's masks; each process makes its share."""
@@ -279,3 +291,9 @@ class Distiller:
         if self.fabric.is_global_zero:
             save_weights(self.student, self.folder.path / f"{name}.safetensors")
         self._evaluate(self.student, name)
+
+
+def _follows_teacher(stage: EncoderStage | PromptStage | ProposalStage) -> bool:
+    if isinstance(stage, PromptStage):
+        return stage.config.targets.teacher > 0
+    return isinstance(stage, EncoderStage)

@@ -123,7 +123,7 @@ def estimate_run(config: RunConfig, out: Path) -> RunEstimate:
         )
         cache = _cache_estimate(config, distiller.teacher, len(records))
         num_bare = sum(record.annotations is None for record in records)
-        labels = config.prompt_stage is not None and num_bare
+        labels = config.needs_masks and num_bare
         label_s = setup_s / _NUM_SAMPLE_IMAGES * num_bare if labels else 0.0
     parameters = distiller.student.num_parameters()
     teacher = distiller.teacher

@@ -19,16 +19,23 @@ from edgeseg.data.records import ByteRange, ImageRecord
 from edgeseg.distill.config import LabelSettings
 from edgeseg.errors import DataError, ImageError
 from edgeseg.files import write_atomically
-from edgeseg.metrics import mask_iou
-from edgeseg.postprocess import content_logits, stability_score, upsample_masks
+from edgeseg.mask_crop import MaskCrop
+from edgeseg.postprocess import num_content_cells
 from edgeseg.prompts import Prompt
-from edgeseg.run_lengths import encode_rle
+from edgeseg.run_lengths import encode_crop
+from edgeseg.runtime.candidates import (
+    Candidate,
+    Window,
+    good_candidates,
+    grid_points,
+    without_equal_masks,
+)
 from edgeseg.runtime.segmenter import Segmenter
 
 
 def label_image(
     segmenter: Segmenter, image: NDArray[np.uint8], settings: LabelSettings
-) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+) -> list[tuple[MaskCrop, float]]:
     """Find what the teacher sees in an image.
 
     Args:
@@ -37,42 +44,29 @@ def label_image(
         settings: What to keep.
 
     Returns:
-        (K, H, W) bool masks and their (K,) float32 predicted scores, best first; K may be 0.
+        Masks with their predicted scores, best first; there may be none.
     """
-    height, width = image.shape[:2]
     encoded = segmenter.encode(image)
-    side = settings.points_per_side
-    steps = (np.arange(side) + 0.5) / side
-    grid = [(x * width, y * height) for y in steps for x in steps]
-    logits_parts, score_parts = [], []
-    for start in range(0, len(grid), segmenter.max_prompts_a_call):
-        points = grid[start : start + segmenter.max_prompts_a_call]
-        prompts = [Prompt(np.array([point], np.float32)) for point in points]
-        logits, scores = segmenter.predict_logits(encoded, prompts)
-        logits, scores = logits[:, 1:].reshape(-1, *logits.shape[2:]), scores[:, 1:].reshape(-1)
-        content = content_logits(logits, encoded.frame)  # what lies on padding says nothing
-        share = (content > 0).mean(axis=(1, 2))
-        keep = (scores >= settings.min_score) & (share >= settings.min_area_share)
-        keep[keep] &= stability_score(content[keep]) >= settings.min_stability
-        logits_parts.append(logits[keep])
-        score_parts.append(scores[keep])
-    logits, scores = np.concatenate(logits_parts), np.concatenate(score_parts)
-    content = content_logits(logits, encoded.frame)
-    chosen = _without_overlaps(content > 0, scores, settings.max_overlap)[: settings.max_masks]
-    masks, scores = upsample_masks(logits[chosen], encoded.frame), scores[chosen]
-    seen = masks.any(axis=(1, 2))  # a lone cell may vanish between the pixels of a small image
-    return masks[seen], scores[seen]
-
-
-def _without_overlaps(
-    masks: NDArray[np.bool_], scores: NDArray[np.float32], max_overlap: float
-) -> list[int]:
-    """Return indices of masks, best first, none of which overlaps a better one too much."""
-    kept: list[int] = []
-    for index in np.argsort(-scores, kind="stable").tolist():
-        if all(mask_iou(masks[index], masks[other]) <= max_overlap for other in kept):
-            kept.append(index)
-    return kept
+    window = Window.whole(encoded.frame)
+    rows, cols = num_content_cells(encoded.frame, encoded.frame.image_size // 4)
+    least = settings.min_area_share * rows * cols
+    points = grid_points(window.image_hw, settings.points_per_side)
+    found: list[Candidate] = []
+    for start in range(0, len(points), segmenter.max_prompts_a_call):
+        asked = points[start : start + segmenter.max_prompts_a_call]
+        logits, scores = segmenter.predict_logits(encoded, [Prompt([point]) for point in asked])
+        good = good_candidates(
+            logits[:, 1:].reshape(-1, *logits.shape[2:]),
+            scores[:, 1:].reshape(-1),
+            np.repeat(asked, 3, axis=0),
+            window,
+            settings.min_score,
+            settings.min_stability,
+        )
+        found += [candidate for candidate in good if candidate.num_cells >= least]
+    kept = without_equal_masks(found, settings.max_overlap)[: settings.max_masks]
+    masks = [(candidate.crop(), candidate.score) for candidate in kept]
+    return [(crop, score) for crop, score in masks if crop.pixels.size]
 
 
 def label_records(
@@ -131,17 +125,17 @@ def _write_labels(
     record: ImageRecord, segmenter: Segmenter, path: Path, settings: LabelSettings
 ) -> None:
     image = record.read_image()
-    masks, scores = label_image(segmenter, image, settings)
+    masks = label_image(segmenter, image, settings)
     layout = {
         "image": {"image_id": record.name, "height": image.shape[0], "width": image.shape[1]},
         "annotations": [
             {
                 "id": number,
-                "segmentation": encode_rle(mask),
-                "area": int(mask.sum()),
-                "predicted_iou": float(score),
+                "segmentation": encode_crop(crop),
+                "area": crop.area_px,
+                "predicted_iou": score,
             }
-            for number, (mask, score) in enumerate(zip(masks, scores, strict=True))
+            for number, (crop, score) in enumerate(masks)
         ],
     }
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(layout), "utf-8"))

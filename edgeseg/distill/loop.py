@@ -19,13 +19,14 @@ from edgeseg.data.training import TrainingDataset
 from edgeseg.distill.config import RunConfig
 from edgeseg.distill.optimization import (
     WeightAverage,
+    averaged,
     build_optimizer,
     freeze_norms,
     learning_rate_at,
     set_learning_rate,
 )
 from edgeseg.distill.run_folder import RunFolder
-from edgeseg.distill.stages import EncoderStage, PromptStage
+from edgeseg.distill.stages import EncoderStage, PromptStage, ProposalStage
 from edgeseg.distill.step import StepReport, take_step
 from edgeseg.distill.step_random import StepRandom
 from edgeseg.errors import RunError
@@ -89,7 +90,7 @@ class StageRun:
         broken_items: Counts unreadable records over the whole run.
     """
 
-    stage: EncoderStage | PromptStage
+    stage: EncoderStage | PromptStage | ProposalStage
     fabric: Fabric
     folder: RunFolder
     dataset: TrainingDataset
@@ -217,6 +218,9 @@ class StageRun:
         learns = any(p.requires_grad for p in self.net.image_encoder.parameters())
         if self.config.engine.norms == "frozen" or not learns:
             freeze_norms(self.net)
+        head = self.net.proposal_head
+        if head is not None:  # it starts from nothing, so its norms have statistics to learn
+            head.train(any(p.requires_grad for p in head.parameters()))
 
     def _batches(self) -> Iterator[tuple[int, TrainingBatch, float]]:
         """Yield step, batch on the device, and the seconds spent waiting for it."""
@@ -270,28 +274,6 @@ class StageRun:
         if self.fabric.is_global_zero:
             self.folder.log(self.stage.name, step, values)
         self.reporter.step(step, images_per_s, report.losses)
-
-
-class averaged:  # noqa: N801 - reads as a phrase: with averaged(net, average)
-    """Give a network its averaged weights inside a `with` block, then its own again.
-
-    Args:
-        net: The network.
-        average: Its average, or None to leave the network as it is.
-    """
-
-    def __init__(self, net: nn.Module, average: WeightAverage | None) -> None:
-        self._net = net
-        self._average = average
-
-    def __enter__(self) -> None:
-        if self._average is not None:
-            self._own = {name: t.detach().clone() for name, t in self._net.state_dict().items()}
-            self._net.load_state_dict(self._average.state)
-
-    def __exit__(self, *_: object) -> None:
-        if self._average is not None:
-            self._net.load_state_dict(self._own)
 
 
 def _lora_parameters(net: nn.Module) -> Iterator[nn.Parameter]:

@@ -110,3 +110,25 @@ class WeightAverage:
         for name, tensor in state.items():
             self.state[name].copy_(tensor)
         self.num_updates = num_updates
+
+
+class averaged:  # noqa: N801 - reads as a phrase: with averaged(net, average)
+    """Give a network its averaged weights inside a `with` block, then its own again.
+
+    Args:
+        net: The network.
+        average: Its average, or None to leave the network as it is.
+    """
+
+    def __init__(self, net: nn.Module, average: WeightAverage | None) -> None:
+        self._net = net
+        self._average = average
+
+    def __enter__(self) -> None:
+        if self._average is not None:
+            self._own = {name: t.detach().clone() for name, t in self._net.state_dict().items()}
+            self._net.load_state_dict(self._average.state)
+
+    def __exit__(self, *_: object) -> None:
+        if self._average is not None:
+            self._net.load_state_dict(self._own)

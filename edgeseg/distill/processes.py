@@ -82,8 +82,9 @@ def share_norms(fabric: Fabric, net: nn.Module) -> nn.Module:
         return net
     if fabric.device.type != "cuda":
         raise ConfigError(
-            f'engine.norms = "batch" over {fabric.world_size} processes needs GPUs, got '
-            f'{fabric.device.type}; set engine.norms = "frozen" or use one process'
+            f"norms that learn over {fabric.world_size} processes need GPUs, got "
+            f'{fabric.device.type}; set engine.norms = "frozen", train [proposal_stage] alone, or '
+            "use one process"
         )
     return convert_sync_batchnorm(net)
 

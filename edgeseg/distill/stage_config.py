@@ -1,4 +1,4 @@
-"""The settings of the two stages: how long, how fast, against what.
+"""The settings of the stages: how long, how fast, against what.
 
 The defaults are the published recipe (Zhou et al. 2023, EdgeSAM, arXiv:2312.06660).
 """
@@ -15,7 +15,7 @@ class Table(BaseModel):
 
 
 class ScheduleConfig(Table):
-    """What both stages share: how long, how fast.
+    """What all stages share: how long, how fast.
 
     Attributes:
         steps: Optimiser steps; give either this or `epochs`.
@@ -181,3 +181,26 @@ class PromptStageConfig(ScheduleConfig):
         if self.lora is None and not any(self.train.model_dump().values()):
             raise ValueError("nothing learns; set one of train.* to true or give lora")
         return self
+
+
+class ProposalStageConfig(ScheduleConfig):
+    """Stage 3: the proposal head learns where objects are, on features that stay as they are.
+
+    Attributes:
+        max_instances: Most objects of an image; the others would be taken for background, so it
+            should be more than any image has.
+        box_weight: Of the boxes' generalised IoU.
+        iou_weight: Of the predicted IoU's cross-entropy.
+        train_image_encoder: Let the image encoder learn, too. Prompts are then answered worse; it
+            is there to measure what the frozen features cost.
+    """
+
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    final_learning_rate: float = Field(default=1e-5, ge=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    max_grad_norm: float = Field(default=5.0, gt=0)
+    max_instances: int = Field(default=256, ge=1)
+    box_weight: float = Field(default=2.0, ge=0)
+    iou_weight: float = Field(default=1.0, ge=0)
+    train_image_encoder: bool = False

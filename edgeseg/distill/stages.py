@@ -11,10 +11,17 @@ from edgeseg.data.batches import TrainingBatch
 from edgeseg.distill.encoder_losses import encoder_losses
 from edgeseg.distill.losses import Mean
 from edgeseg.distill.prompt_losses import model_frame, prompt_losses
-from edgeseg.distill.stage_config import EncoderStageConfig, PromptStageConfig, ScheduleConfig
+from edgeseg.distill.proposal_losses import proposal_losses
+from edgeseg.distill.stage_config import (
+    EncoderStageConfig,
+    PromptStageConfig,
+    ProposalStageConfig,
+    ScheduleConfig,
+)
 from edgeseg.distill.step_random import StepRandom
 from edgeseg.distill.teachers import Teacher
 from edgeseg.modeling.promptable import ImageFeatures, PromptableNet
+from edgeseg.modeling.proposal_head import level_cells, level_sizes
 
 _SharedNorm = nn.SyncBatchNorm
 
@@ -154,3 +161,46 @@ class PromptStage:
         nothing = 0 * embedding.sum()
         name = next(name for name, weight in self.weights.items() if weight)
         return {name: Mean(nothing, nothing.detach())}
+
+
+@dataclass(frozen=True)
+class ProposalStage:
+    """Stage 3.
+
+    Attributes:
+        student: The network being trained; it has a proposal head.
+        config: Settings.
+    """
+
+    student: PromptableNet
+    config: ProposalStageConfig
+    name = "proposal"
+    extra: nn.Module | None = None
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Weight of each part of the loss."""
+        return {"center": 1.0, "box": self.config.box_weight, "iou": self.config.iou_weight}
+
+    def learning_parts(self) -> Iterator[nn.Module]:
+        """Yield what learns."""
+        assert self.student.proposal_head is not None
+        yield self.student.proposal_head
+        if self.config.train_image_encoder:
+            yield self.student.image_encoder
+
+    def losses(self, batch: TrainingBatch, random: StepRandom) -> dict[str, Mean]:
+        """Compare proposals with all objects of a batch; see `proposal_losses`."""
+        features = self.student.encode(channels_last(batch.student_images))
+        output = self.student.propose(features)
+        size = self.student.image_size
+        centers_xy, strides = level_cells(level_sizes(size))
+        device = output.boxes_xyxy.device
+        scale_xy = model_frame(batch.image_hw, size).scale_xy.repeat(1, 2)  # (B, 4)
+        boxes = batch.boxes_xyxy.split(batch.counts)
+        return proposal_losses(
+            output,
+            centers_xy.to(device),
+            strides.to(device),
+            tuple(of_image * scale for of_image, scale in zip(boxes, scale_xy, strict=True)),
+        )

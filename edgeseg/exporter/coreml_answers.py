@@ -14,7 +14,7 @@ from edgeseg.errors import ExportError
 from edgeseg.exporter.coreml_tools import load_coremltools
 from edgeseg.exporter.mil.interpreter import Arithmetic, Interpreter
 from edgeseg.exporter.mil.package import load_package
-from edgeseg.runtime.exported_model import ExportedModel, read_pair
+from edgeseg.runtime.exported_model import ExportedModel, read_graphs
 from edgeseg.signature import Precision, TensorSpec
 
 _DTYPES: Mapping[str, Precision] = {
@@ -76,6 +76,6 @@ def open_interpreted(folder: Path | str, arithmetic: Arithmetic = "float32") -> 
         ExportError: A package is damaged or has an operation that is not known here.
         MissingExtraError: coremltools is not installed.
     """
-    manifest, *paths = read_pair(Path(folder), "coreml")
-    encoder, decoder = (MilGraph(path, arithmetic) for path in paths)
-    return ExportedModel(manifest, encoder, decoder)
+    manifest, paths = read_graphs(Path(folder), "coreml")
+    graphs = {role: MilGraph(path, arithmetic) for role, path in paths.items()}
+    return ExportedModel(manifest, **graphs)

@@ -18,7 +18,7 @@ from edgeseg.exporter.coreml_compression import compress
 from edgeseg.exporter.coreml_graphs import CoreMLDecoderGraph, CoreMLEncoderGraph, CoreMLFusedGraph
 from edgeseg.exporter.coreml_texts import describe_model, describe_tensor
 from edgeseg.exporter.coreml_tools import load_coremltools, quiet_coremltools
-from edgeseg.exporter.graphs import shape_of
+from edgeseg.exporter.graphs import ProposalGraph, shape_of
 from edgeseg.exporter.targets import ExportTarget
 from edgeseg.modeling.promptable import PromptableNet
 from edgeseg.signature import (
@@ -28,6 +28,7 @@ from edgeseg.signature import (
     decoder_spec,
     encoder_spec,
     fused_spec,
+    proposals_spec,
 )
 
 AUTHOR = "The EdgeSeg developers"
@@ -59,22 +60,27 @@ class CoreMLPart:
     """One package to be written.
 
     Attributes:
-        role: "encoder", "decoder" or "fused".
+        role: "encoder", "decoder", "proposals" or "fused".
         graph: What it computes.
         spec: Its tensors.
     """
 
-    role: Literal["encoder", "decoder", "fused"]
+    role: Literal["encoder", "decoder", "proposals", "fused"]
     graph: nn.Module
     spec: GraphSpec
 
 
 def coreml_parts(net: PromptableNet, target: ExportTarget) -> Iterator[CoreMLPart]:
-    """Build the graphs of a target one by one: encoder, decoder, and both in one if it asks."""
+    """Build the graphs of a target one by one.
+
+    Encoder and decoder, proposals if the network has them, and both in one if the target asks.
+    """
     shape, slots, normalises = shape_of(net), target.slots.slots, target.normalises
     encoder = CoreMLEncoderGraph(net, normalises)
     yield CoreMLPart("encoder", encoder, encoder_spec(shape, normalises))
     yield CoreMLPart("decoder", CoreMLDecoderGraph(net), decoder_spec(shape, slots, "int32"))
+    if net.proposal_head is not None:
+        yield CoreMLPart("proposals", ProposalGraph(net), proposals_spec(shape))
     if target.fused:
         spec = fused_spec(shape, slots, normalises, "int32")
         yield CoreMLPart("fused", CoreMLFusedGraph(net, normalises), spec)

@@ -16,6 +16,8 @@ from edgeseg.signature import (
     POINT_LABELS,
     POINTS_XY_IMAGE,
     POINTS_XY_MODEL,
+    PROPOSAL_BOXES_XYXY_MODEL,
+    PROPOSAL_SCORES,
     GraphSpec,
     TensorSpec,
 )
@@ -54,11 +56,17 @@ _TEXTS = {
         "is object. The first is the single answer, the others answer ambiguous prompts. Cut off "
         "the padding, enlarge the logits to the size of the image, then compare with zero."
     ),
+    PROPOSAL_BOXES_XYXY_MODEL: (
+        "Boxes that may hold an object, left, top, right and bottom edge in pixels of the scaled "
+        "image; they overlap, and most have a score near zero."
+    ),
+    PROPOSAL_SCORES: "How likely each box holds an object and fits it, 0 to 1.",
     IOU_SCORES: "How well each mask is expected to fit: its IoU with the object, 0 to 1.",
 }
 _ROLES = {
     "encoder": "image encoder: run it once an image",
     "decoder": "prompt decoder: run it for every prompt on what the encoder gave",
+    "proposals": "region proposals: run it once an image on what the encoder gave",
     "fused": "encoder and decoder in one, for one call an image",
 }
 _WEIGHTS = {

@@ -5,6 +5,7 @@ that training runs, and depends on the shapes of its inputs only, never on their
 """
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from edgeseg.exporter.matrix_upsampling import replace_bicubic
 from edgeseg.modeling.prompt_batch import PromptBatch
 from edgeseg.modeling.promptable import DecoderOutput, ImageFeatures, PromptableNet, freeze
+from edgeseg.modeling.proposal_head import ProposalHead, level_cells, level_sizes, read_rows
 from edgeseg.modeling.reparam import fuse
 from edgeseg.preprocess import PIXEL_MEAN, PIXEL_STD
 from edgeseg.signature import ModelShape
@@ -86,6 +88,35 @@ class FusedGraph(nn.Module):
         points_xy_model = points_xy * model_scale_xy(image_hw, self.net.image_size)
         prompts = PromptBatch(points_xy_model, labels.float(), (points_xy.shape[0],))
         return _answers(self.net(self.normalisation(image), prompts))
+
+
+class ProposalGraph(nn.Module):
+    """Features of one image to boxes and scores: `edgeseg.signature.proposals_spec`.
+
+    Convolutions keep channels first and maps four-dimensional, so that Core ML takes it as it is.
+
+    Args:
+        net: A network with a proposal head; it is copied and left as it was.
+    """
+
+    centers_xy: Tensor
+    strides: Tensor
+
+    def __init__(self, net: PromptableNet) -> None:
+        super().__init__()
+        assert net.proposal_head is not None
+        head = freeze(fuse(net.proposal_head).to("cpu", torch.float32))
+        self.head = cast(ProposalHead, head.to(memory_format=torch.contiguous_format))
+        centers_xy, strides = level_cells(level_sizes(net.image_size))
+        self.register_buffer("centers_xy", centers_xy)
+        self.register_buffer("strides", strides)
+
+    def forward(self, embedding: Tensor, stride8: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Propose boxes, (1, A, 4), with their scores, (1, A)."""
+        maps = self.head.maps(embedding, stride8)
+        rows = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)
+        output = read_rows(rows, self.centers_xy, self.strides)
+        return output.boxes_xyxy, output.scores
 
 
 class Normalisation(nn.Module):

@@ -6,7 +6,7 @@ features, mask logits, scores, and masks at the size of the image.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,8 +17,12 @@ from edgeseg.exporter.proof_report import CaseParity, MaskOverlap
 from edgeseg.geometry import ModelFrame
 from edgeseg.postprocess import content_logits, upsample_masks
 from edgeseg.prompts import Prompt
+from edgeseg.runtime.backend import ProposingBackend
 from edgeseg.runtime.segmenter import EncodedImage, Segmenter
+from edgeseg.signature import PROPOSAL_BOXES_XYXY_MODEL, PROPOSAL_SCORES
 
+_NUM_BOXES = 100
+"""Proposals of an image whose boxes are compared."""
 _MAX_FULL_SIZE_MASKS = 1
 """Masks of a case compared at the size of the image, too; the others at low resolution only."""
 
@@ -43,10 +47,12 @@ class ImageAnswer:
     Attributes:
         features: Of the image encoder, in order; none where they stay inside the file.
         answers: One for each set of prompts.
+        proposals: (A, 4) float32 boxes in model pixels and (A,) float32 scores, or None.
     """
 
     features: tuple[NDArray[np.float32], ...]
     answers: tuple[PromptAnswer, ...]
+    proposals: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
 
 class Answerer(Protocol):
@@ -63,10 +69,12 @@ class PairAnswerer:
 
     Args:
         segmenter: PyTorch's or an exported pair's.
+        proposes: Ask for region proposals, too.
     """
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    def __init__(self, segmenter: Segmenter, proposes: bool = False) -> None:
         self.segmenter = segmenter
+        self.proposes = proposes
 
     def answer(
         self, image: NDArray[np.uint8], prompt_sets: Sequence[Sequence[Prompt]]
@@ -75,7 +83,12 @@ class PairAnswerer:
         encoded: EncodedImage = self.segmenter.encode(image)
         answers = (self.segmenter.predict_logits(encoded, prompts) for prompts in prompt_sets)
         features = tuple(np.asarray(feature, np.float32) for feature in encoded.features)
-        return ImageAnswer(features, tuple(PromptAnswer(*answer) for answer in answers))
+        proposals = None
+        if self.proposes:
+            backend = self.segmenter.backend
+            assert isinstance(backend, ProposingBackend)
+            proposals = backend.propose(encoded.features)
+        return ImageAnswer(features, tuple(PromptAnswer(*answer) for answer in answers), proposals)
 
 
 def compare(
@@ -102,6 +115,8 @@ def compare(
             features = zip(feature_names, expected.features, found.features, strict=True)
             for name, ours, theirs in features:
                 yield _difference((image.name, "", name), ours, theirs)
+        if expected.proposals is not None and found.proposals is not None:
+            yield from _compare_proposals(image.name, expected.proposals, found.proposals)
         frame = ModelFrame((image.image.shape[0], image.image.shape[1]), image_size)
         for name, answer, other in zip(names, expected.answers, found.answers, strict=True):
             yield from _compare_answers((image.name, name), frame, answer, other)
@@ -125,6 +140,31 @@ def _compare_answers(
     changed = float((masks != other_masks).mean()) if masks.size else 0.0
     overlap = _overlap(masks, other_masks)
     yield CaseParity(*case, "masks", float(changed > 0), changed, overlap=overlap)
+
+
+def _compare_proposals(
+    image: str,
+    ours: tuple[NDArray[np.float32], NDArray[np.float32]],
+    theirs: tuple[NDArray[np.float32], NDArray[np.float32]],
+) -> Iterator[CaseParity]:
+    """Compare all scores, and the boxes that PyTorch is surest of: the others are background."""
+    yield _difference((image, "", PROPOSAL_SCORES), ours[1], theirs[1])
+    best = np.argsort(-ours[1], kind="stable")[:_NUM_BOXES]
+    case = image, "", PROPOSAL_BOXES_XYXY_MODEL
+    if ours[0].shape != theirs[0].shape:
+        yield _difference(case, ours[0], theirs[0])
+        return
+    boxes, other_boxes = ours[0][best], theirs[0][best]
+    yield replace(_difference(case, boxes, other_boxes), overlap=box_overlap(boxes, other_boxes))
+
+
+def box_overlap(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> MaskOverlap:
+    """Return the areas that pairs of (K, 4) boxes share and cover, in whole square pixels."""
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1).sum() for boxes in (ours, theirs)]
+    top_left = np.maximum(ours[:, :2], theirs[:, :2])
+    bottom_right = np.minimum(ours[:, 2:], theirs[:, 2:])
+    both = (bottom_right - top_left).clip(min=0).prod(axis=1).sum()
+    return MaskOverlap(round(float(both)), round(float(areas[0] + areas[1] - both)))
 
 
 def _difference(

@@ -88,7 +88,8 @@ def open_pair(file: CandidateFile) -> Candidate:
     backend, runner = _pair_backend(file)
     outputs = {tensor.name for tensor in file.file("encoder").outputs}
     names = [name for name in (IMAGE_EMBEDDING, HIGH_RES_S8, HIGH_RES_S4) if name in outputs]
-    return Candidate(PairAnswerer(Segmenter(backend)), runner, names, _max_points(file, "decoder"))
+    pair = PairAnswerer(Segmenter(backend), file.manifest.file("proposals") is not None)
+    return Candidate(pair, runner, names, _max_points(file, "decoder"))
 
 
 def open_fused(file: CandidateFile) -> Candidate:

@@ -139,7 +139,7 @@ def verify_export(
             manifest.image_size, photos, candidate.max_points, with_masks=part == "pair"
         )
         cases = compare(
-            PairAnswerer(pytorch),
+            PairAnswerer(pytorch, part == "pair" and "proposals" in roles),
             candidate.answerer,
             images,
             manifest.image_size,

@@ -9,12 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from edgeseg.exporter.graphs import DecoderGraph, EncoderGraph, FusedGraph, shape_of
+from edgeseg.exporter.graphs import (
+    DecoderGraph,
+    EncoderGraph,
+    FusedGraph,
+    ProposalGraph,
+    shape_of,
+)
 from edgeseg.exporter.targets import ExportTarget
 from edgeseg.modeling.promptable import PromptableNet
-from edgeseg.signature import GraphSpec, decoder_spec, encoder_spec, fused_spec
+from edgeseg.signature import (
+    GraphSpec,
+    decoder_spec,
+    encoder_spec,
+    fused_spec,
+    proposals_spec,
+)
 
-Role = Literal["encoder", "decoder", "fused"]
+Role = Literal["encoder", "decoder", "proposals", "fused"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,8 @@ def onnx_graphs(
     shape, slots, normalises = shape_of(net), target.slots.slots, target.normalises
     yield "encoder", EncoderGraph(net, normalises), encoder_spec(shape, normalises)
     yield "decoder", DecoderGraph(net), decoder_spec(shape, slots)
+    if net.proposal_head is not None:
+        yield "proposals", ProposalGraph(net), proposals_spec(shape)
     if target.fused:
         yield "fused", FusedGraph(net, normalises), fused_spec(shape, slots, normalises)
 

@@ -27,8 +27,9 @@ OPTIONAL_PREFIXES = (
     "mask_decoder.high_res_",
     "mask_decoder.refinement.",
     "prompt_encoder.prompt_map.",
+    "proposal_head.",
 )
-"""Parts that SAM does not have and that change nothing at their initial weights."""
+"""Parts that SAM does not have and that change no mask at their initial weights."""
 
 _KEPT_FLOAT32 = ("running_mean", "running_var", "positional_encoding_gaussian_matrix")
 _DECODER_PARTS = ("prompt_encoder", "mask_decoder")
@@ -144,6 +145,17 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: str) -> Non
     module.load_state_dict({name: state.get(name, tensor) for name, tensor in own.items()})
 
 
+def load_state(net: PromptableNet, state: dict[str, Tensor], source: str) -> None:
+    """Load all weights of a network, with a proposal head if they have one.
+
+    Raises:
+        WeightsError: They do not fit; see `load_strict`.
+    """
+    if any(name.startswith("proposal_head.") for name in state) and net.proposal_head is None:
+        net.add_proposal_head()
+    load_strict(net, state, source)
+
+
 def _is_optional(name: str, state: dict[str, Tensor]) -> bool:
     for prefix in OPTIONAL_PREFIXES:
         if name.startswith(prefix):
@@ -208,7 +220,7 @@ def load_model(
     if image_size is None and header.get("image_size", "").isdecimal():
         image_size = int(header["image_size"])
     net = build_model(name, image_size)
-    load_strict(net, state, str(path))
+    load_state(net, state, str(path))
     return net.to(memory_format=torch.channels_last).eval()
 
 

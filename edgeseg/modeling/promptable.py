@@ -1,15 +1,16 @@
-"""The whole network: image encoder, prompt encoder, mask decoder."""
+"""The whole network: image encoder, prompt encoder, mask decoder, and perhaps proposals."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
-from edgeseg.errors import ImageError, PromptError
+from edgeseg.errors import ImageError, PromptError, WeightsError
 from edgeseg.modeling.mask_decoder import MaskDecoder
 from edgeseg.modeling.mask_refinement import draw_prompts
 from edgeseg.modeling.prompt_batch import PromptBatch
 from edgeseg.modeling.prompt_encoder import PromptEncoder
+from edgeseg.modeling.proposal_head import ProposalHead, ProposalOutput
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class PromptableNet(nn.Module):
         image_size: Side S of the square input in pixels, a multiple of 64. Convolutional encoders
             take any such size; this is the one the weights were trained for.
         name: Registry name of the model.
+        proposal_head: Proposes boxes before anyone clicks, or None.
     """
 
     def __init__(
@@ -89,14 +91,23 @@ class PromptableNet(nn.Module):
         mask_decoder: MaskDecoder,
         image_size: int,
         name: str,
+        proposal_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         check_image_size(image_size)
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
+        self.proposal_head = proposal_head
         self.image_size = image_size
         self.name = name
+
+    def add_proposal_head(self) -> None:
+        """Put a proposal head with random weights in place, instead of one there may be."""
+        skip = self.mask_decoder.high_res_s8
+        self.proposal_head = ProposalHead(
+            self.embed_dim, None if skip is None else skip.out_channels
+        ).to(next(self.parameters()).device)
 
     def encode(self, images: Tensor) -> ImageFeatures:
         """Encode (B, 3, S, S) float32 normalised, padded images, once an image.
@@ -155,6 +166,21 @@ class PromptableNet(nn.Module):
             drawn,
         )
         return DecoderOutput(logits, scores)
+
+    def propose(self, features: ImageFeatures) -> ProposalOutput:
+        """Propose boxes on all images, without any prompt.
+
+        Raises:
+            WeightsError: The model has no proposal head.
+        """
+        if self.proposal_head is None:
+            raise WeightsError(
+                f"{self.name} has no proposal head; train one with [proposal_stage] or load "
+                "weights that have it"
+            )
+        stride8 = None if features.high_res is None else features.high_res[0]
+        output: ProposalOutput = self.proposal_head(features.embedding, stride8)
+        return output
 
     def forward(self, images: Tensor, prompts: PromptBatch) -> DecoderOutput:
         """Encode and decode."""

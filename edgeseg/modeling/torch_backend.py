@@ -37,8 +37,14 @@ class TorchBackend:
         self.image_size = net.image_size
         self.normalises = normalises
         self.device = torch.device(device)
+        head = net.proposal_head
         self._net = PromptableNet(
-            encoder, net.prompt_encoder, net.mask_decoder, net.image_size, net.name
+            encoder,
+            net.prompt_encoder,
+            net.mask_decoder,
+            net.image_size,
+            net.name,
+            fuse(head) if fused and head is not None else head,
         )
         self._net.to(self.device).eval()
 
@@ -64,8 +70,6 @@ class TorchBackend:
         has_mask: NDArray[Any] | None,
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Decode N prompts of one image; see `edgeseg.runtime.backend.Backend`."""
-        embedding, *high_res = (self._tensor(feature) for feature in features)
-        skips = (high_res[0], high_res[1]) if high_res else None
         prompts = PromptBatch(
             self._tensor(points_xy),
             self._tensor(point_labels),
@@ -73,8 +77,18 @@ class TorchBackend:
             None if mask_logits is None else self._tensor(mask_logits),
             None if has_mask is None else self._tensor(has_mask),
         )
-        output = self._net.decode(ImageFeatures(embedding, skips), prompts)
+        output = self._net.decode(self._features(features), prompts)
         return output.low_res_logits.float().cpu().numpy(), output.iou_scores.float().cpu().numpy()
+
+    @torch.inference_mode()
+    def propose(self, features: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Propose boxes on one image; see `edgeseg.runtime.backend.ProposingBackend`."""
+        output = self._net.propose(self._features(features))
+        return output.boxes_xyxy[0].float().cpu().numpy(), output.scores[0].float().cpu().numpy()
+
+    def _features(self, features: tuple[NDArray[Any], ...]) -> ImageFeatures:
+        embedding, *high_res = (self._tensor(feature) for feature in features)
+        return ImageFeatures(embedding, (high_res[0], high_res[1]) if high_res else None)
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         if not array.flags.writeable:  # torch has no read-only tensors and warns

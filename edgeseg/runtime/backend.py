@@ -1,6 +1,6 @@
 """What a network has to answer, whatever runs it."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,27 @@ class Backend(Protocol):
         Returns:
             Low-res logits, (N, 4, S/4, S/4) float32, above zero on the object, and predicted IoU,
             (N, 4) float32; token 0 is the single answer, tokens 1 to 3 are the multimask answers.
+        """
+
+
+@runtime_checkable
+class ProposingBackend(Backend, Protocol):
+    """A backend whose network may also propose boxes without any prompt."""
+
+    def propose(
+        self, features: tuple[NDArray[Any], ...]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Propose boxes on one image.
+
+        Args:
+            features: What `encode` returned for the image.
+
+        Returns:
+            (A, 4) float32 boxes, x0 y0 x1 y1 in model pixels, which may reach beyond the image, and
+            (A,) float32 scores in 0..1: the chance of an object times the IoU its box should have.
+
+        Raises:
+            WeightsError: The network has no proposals.
         """
 
 

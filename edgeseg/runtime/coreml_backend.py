@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import ConfigError, PlatformError, WeightsError, missing_extra
 from edgeseg.export_manifest import ExportedFile, ExportManifest
-from edgeseg.runtime.exported_model import ExportedModel, read_pair
+from edgeseg.runtime.exported_model import ExportedModel, read_graphs
 from edgeseg.signature import IMAGE_RGB, TensorSpec
 
 if TYPE_CHECKING:
@@ -81,12 +81,12 @@ def open_coreml(
         raise ConfigError(
             f"unknown compute units {compute_units!r}; choose one of {', '.join(COMPUTE_UNITS)}"
         )
-    manifest, *paths = read_pair(Path(folder), "coreml")
-    encoder, decoder = (
-        _CoreMLGraph(load_model(path, compute_units), _file(manifest, role), compute_units)
-        for path, role in zip(paths, ("encoder", "decoder"), strict=True)
-    )
-    return ExportedModel(manifest, encoder, decoder)
+    manifest, paths = read_graphs(Path(folder), "coreml")
+    graphs = {
+        role: _CoreMLGraph(load_model(path, compute_units), _file(manifest, role), compute_units)
+        for role, path in paths.items()
+    }
+    return ExportedModel(manifest, **graphs)
 
 
 class _CoreMLGraph:
@@ -119,5 +119,5 @@ def _picture(pixels: NDArray[np.uint8]) -> "Image":
 
 def _file(manifest: ExportManifest, role: str) -> ExportedFile:
     file = manifest.file(role)
-    assert file is not None  # `read_pair` has looked
+    assert file is not None  # `read_graphs` has looked
     return file

@@ -28,6 +28,8 @@ from edgeseg.signature import (
     MASK_LOGITS,
     POINT_LABELS,
     POINTS_XY_MODEL,
+    PROPOSAL_BOXES_XYXY_MODEL,
+    PROPOSAL_SCORES,
     PromptSlots,
     TensorSpec,
 )
@@ -56,30 +58,38 @@ class Graph(Protocol):
 
 
 class ExportedModel:
-    """An encoder and a decoder as one `Backend`. Threads may share it as far as the graphs.
+    """The files of a folder as one `Backend`. Threads may share it as far as the graphs.
 
     Args:
-        manifest: Of the folder both come from.
+        manifest: Of the folder they come from.
         encoder: Image in, features out.
         decoder: Features and prompts in, logits and scores out.
+        proposals: Features in, boxes and scores out, or None for a model that proposes nothing.
 
     Attributes:
         name: Registry name of the exported model.
         image_size: Side S of the square input, in pixels.
         normalises: Whether `encode` takes (S, S, 3) uint8 instead of normalised floats.
         slots: How many prompts and points the decoder takes in one call; more are split up.
-        runs_on: For "encoder" and "decoder" what really runs it, such as an execution provider.
+        runs_on: For "encoder", "decoder" and "proposals" what really runs it, such as an execution
+            provider.
 
     Raises:
         WeightsError: The graphs are not what the manifest and `edgeseg.signature` say.
     """
 
-    def __init__(self, manifest: ExportManifest, encoder: Graph, decoder: Graph) -> None:
+    def __init__(
+        self,
+        manifest: ExportManifest,
+        encoder: Graph,
+        decoder: Graph,
+        proposals: Graph | None = None,
+    ) -> None:
         self.name = manifest.model
         self.image_size = manifest.image_size
         self.normalises = manifest.normalises
         self.runs_on = {"encoder": encoder.runs_on, "decoder": decoder.runs_on}
-        self._encoder, self._decoder = encoder, decoder
+        self._encoder, self._decoder, self._proposals = encoder, decoder, proposals
         given = {spec.name: spec for spec in decoder.inputs}
         self._features = [given[name] for name in _FEATURES if name in given]
         names = [spec.name for spec in self._features]
@@ -91,6 +101,10 @@ class ExportedModel:
             [IMAGE_EMBEDDING, *names[1:], *_PROMPTS],
             [LOW_RES_LOGITS, IOU_SCORES],
         )
+        if proposals is not None:
+            self.runs_on["proposals"] = proposals.runs_on
+            outputs = [PROPOSAL_BOXES_XYXY_MODEL, PROPOSAL_SCORES]
+            _check_names("proposals", proposals, names[:2], outputs)
         side, quarter = self.image_size, self.image_size // 4
         image_shape = (side, side, 3) if self.normalises else (1, 3, side, side)
         _check_size(encoder.inputs[0], image_shape)
@@ -147,6 +161,32 @@ class ExportedModel:
             start = rows.stop
         return logits, scores
 
+    def propose(
+        self, features: tuple[NDArray[Any], ...]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Propose boxes on one image; see `edgeseg.runtime.backend.ProposingBackend`.
+
+        Raises:
+            ImageError: The features are not those of this model's encoder.
+            WeightsError: There is no file for it.
+        """
+        if self._proposals is None:
+            raise WeightsError(
+                f"the exported {self.name} proposes nothing; export weights that have a proposal "
+                "head"
+            )
+        self._check_features(features)
+        given = dict(zip((spec.name for spec in self._features), features, strict=True))
+        feeds = {spec.name: cast(given[spec.name], spec.dtype) for spec in self._proposals.inputs}
+        answers = self._proposals.run(feeds)
+        boxes, scores = answers[PROPOSAL_BOXES_XYXY_MODEL], answers[PROPOSAL_SCORES]
+        if boxes.shape != (1, scores.size, 4):
+            raise WeightsError(
+                f"the proposals of {self.name} must be boxes (1, A, 4) and scores (1, A), got "
+                f"{_shapes([boxes.shape, scores.shape])}; export it with `edgeseg export`"
+            )
+        return boxes[0].astype(np.float32), scores[0].astype(np.float32)
+
     def _check_features(self, features: tuple[NDArray[Any], ...]) -> None:
         expected = [spec.shape for spec in self._features]
         got = [feature.shape for feature in features]
@@ -167,10 +207,13 @@ class ExportedModel:
             )
 
 
-def read_pair(
+def read_graphs(
     folder: Path, expected_format: Literal["onnx", "coreml"]
-) -> tuple[ExportManifest, Path, Path]:
-    """Read an exported folder and return its manifest and the paths of encoder and decoder.
+) -> tuple[ExportManifest, dict[str, Path]]:
+    """Read an exported folder; return its manifest and the paths of what `ExportedModel` takes.
+
+    Returns:
+        The manifest; "encoder", "decoder" and, if there is one, "proposals", with their paths.
 
     Raises:
         WeightsError: There is no such folder, it is damaged, of another format, or has no pair.
@@ -189,7 +232,8 @@ def read_pair(
         raise WeightsError(
             f"{folder} must hold an encoder and a decoder, got {roles}; export a target with both"
         )
-    return manifest, folder / encoder.path, folder / decoder.path
+    paths = {file.role: folder / file.path for file in manifest.files if file.role != "fused"}
+    return manifest, {str(role): path for role, path in paths.items()}
 
 
 def cast(array: NDArray[Any], dtype: str) -> NDArray[Any]:

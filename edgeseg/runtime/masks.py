@@ -61,6 +61,17 @@ class Masks:
         """(M,) int64, number of pixels on each object."""
         return np.array([crop.area_px for crop in self.crops], np.int64)
 
+    def take(self, indices: Sequence[int] | NDArray[np.intp]) -> "Masks":
+        """Return some of the masks, in the order of the indices."""
+        rows = np.asarray(indices, np.intp)
+        return Masks(
+            crops=tuple(self.crops[row] for row in rows),
+            image_hw=self.image_hw,
+            low_res_logits=self.low_res_logits[rows],
+            scores=self.scores[rows],
+            prompt_indices=self.prompt_indices[rows],
+        )
+
     def to_rle(self) -> list[dict[str, Any]]:
         """Return each mask as COCO run lengths, {"size": [height, width], "counts": str}.
 

@@ -8,7 +8,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edgeseg.errors import ConfigError, WeightsError
-from edgeseg.runtime.exported_model import ExportedModel, Graph, read_pair
+from edgeseg.runtime.exported_model import ExportedModel, Graph, read_graphs
 from edgeseg.runtime.onnx_providers import (
     PROVIDERS,
     check_used,
@@ -53,11 +53,11 @@ def open_onnx(
         ConfigError: The provider is unknown, or unavailable under `strict`; or `threads` is below
             1.
     """
-    manifest, *paths = read_pair(Path(folder), "onnx")
+    manifest, paths = read_graphs(Path(folder), "onnx")
     options = session_options(threads)
     chosen = choose_providers(providers, onnxruntime.get_available_providers(), strict)
-    encoder, decoder = (_OnnxGraph(path, options, chosen, strict) for path in paths)
-    return ExportedModel(manifest, encoder, decoder)
+    graphs = {role: _OnnxGraph(path, options, chosen, strict) for role, path in paths.items()}
+    return ExportedModel(manifest, **graphs)
 
 
 def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:

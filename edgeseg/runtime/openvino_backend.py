@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import ConfigError, WeightsError, missing_extra
-from edgeseg.runtime.exported_model import ExportedModel, read_pair
+from edgeseg.runtime.exported_model import ExportedModel, read_graphs
 from edgeseg.signature import Precision, TensorSpec
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ def open_openvino(
     except ModuleNotFoundError as error:
         raise missing_extra("openvino", "openvino") from error
 
-    manifest, *paths = read_pair(Path(folder), "onnx")
+    manifest, paths = read_graphs(Path(folder), "onnx")
     engine = openvino.Core()
     _check_device(device, engine.available_devices)
     settings = _settings(threads, device, manifest.precision)
-    encoder, decoder = (_OpenVinoGraph(engine, path, device, settings) for path in paths)
-    return ExportedModel(manifest, encoder, decoder)
+    graphs = {role: _OpenVinoGraph(engine, path, device, settings) for role, path in paths.items()}
+    return ExportedModel(manifest, **graphs)
 
 
 class _OpenVinoGraph:

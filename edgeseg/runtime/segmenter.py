@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,14 @@ from edgeseg.geometry import ModelFrame
 from edgeseg.postprocess import choose_mask, crop_of_logits
 from edgeseg.prompt_packing import PackedPrompts, pack_prompts
 from edgeseg.prompts import Prompt
-from edgeseg.runtime.backend import Backend, takes_rgb
+from edgeseg.proposals import MAX_PROPOSALS, Proposals, read_proposals
+from edgeseg.runtime.backend import Backend, ProposingBackend, takes_rgb
 from edgeseg.runtime.masks import Masks
 from edgeseg.runtime.model_input import model_input
+
+if TYPE_CHECKING:
+    from edgeseg.runtime.everything import EverythingMasks, EverythingSettings
+    from edgeseg.runtime.mask_grid import GridSettings
 
 MAX_PROMPTS_A_CALL = 64
 """Prompts decoded in one call of a backend if nothing else is asked for."""
@@ -112,6 +117,25 @@ class Segmenter:
                 for future in waiting:
                     future.cancel()
 
+    def propose(self, encoded: EncodedImage, max_proposals: int = MAX_PROPOSALS) -> Proposals:
+        """Return boxes that probably hold an object, without any prompt.
+
+        Args:
+            encoded: What `encode` returned.
+            max_proposals: Most boxes; they still overlap, see `Proposals.suppressed`.
+
+        Raises:
+            WeightsError: The model has no proposals.
+            ImageError: The image was encoded by another model.
+        """
+        self._check_encoded(encoded)
+        if not isinstance(self.backend, ProposingBackend):
+            raise WeightsError(
+                f"the model {self.backend.name} proposes nothing; load one that was exported with "
+                "a proposal head"
+            )
+        return read_proposals(*self.backend.propose(encoded.features), encoded.frame, max_proposals)
+
     def predict_logits(
         self, encoded: EncodedImage, prompts: Sequence[Prompt]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -163,6 +187,29 @@ class Segmenter:
             scores=scores[rows, tokens],
             prompt_indices=rows.astype(np.int64),
         )
+
+    def segment_everything(
+        self,
+        image: NDArray[np.uint8],
+        settings: "EverythingSettings | GridSettings | None" = None,
+    ) -> "EverythingMasks":
+        """Find what can be segmented in an image without being told where it is.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            settings: `EverythingSettings` (the default) prompts with the model's own proposals,
+                `GridSettings` with a grid of points as SAM's automatic mask generator does, slowly.
+
+        Raises:
+            WeightsError: Proposals were asked for and the model has none.
+            ImageError: The image is not (H, W, 3) uint8.
+        """
+        from edgeseg.runtime.everything import segment_everything
+        from edgeseg.runtime.mask_grid import GridSettings, segment_grid
+
+        if isinstance(settings, GridSettings):
+            return segment_grid(self, image, settings)
+        return segment_everything(self, image, settings)
 
     def _decode(
         self, encoded: EncodedImage, prompts: Sequence[Prompt]

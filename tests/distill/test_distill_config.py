@@ -137,7 +137,7 @@ def test_a_value_out_of_range_is_refused_with_its_place(table, key, value):
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"prompt_stage": None}, r"give \[encoder_stage\], \[prompt_stage\] or both"),
+        ({"prompt_stage": None}, r"give \[encoder_stage\], \[prompt_stage\] or \[pr"),
         ({"encoder_stage": {"steps": 1}}, r"\[encoder_stage\] follows a teacher, so give"),
         ({"prompt_stage": {"steps": 1}}, r"prompt_stage.targets.teacher is above zero, so give"),
         (

@@ -61,10 +61,9 @@ def cells(rows, cols):
 def label(answers, image_hw=(64, 64), logit=10.0, max_prompts_a_call=64, **settings):
     segmenter = Segmenter(Backend(answers, logit), max_prompts_a_call)
     image = np.zeros((*image_hw, 3), np.uint8)
-    masks, scores = label_image(
-        segmenter, image, LabelSettings(**{"points_per_side": 1} | settings)
-    )
-    return masks, scores, segmenter.backend
+    found = label_image(segmenter, image, LabelSettings(**{"points_per_side": 1} | settings))
+    masks = np.array([crop.to_mask() for crop, _ in found], bool).reshape(-1, *image_hw)
+    return masks, np.array([score for _, score in found]), segmenter.backend
 
 
 LEFT, TOP, SPOT = (

@@ -149,7 +149,7 @@ def test_processes_share_labels_and_cache_and_the_first_one_alone_reports(togeth
 
 
 def test_norms_over_all_processes_need_gpus(together):
-    message = 'engine.norms = "batch" over 2 processes needs GPUs, got cpu; set engine.norms = "fro'
+    message = 'norms that learn over 2 processes need GPUs, got cpu; set engine.norms = "fro'
 
     assert all(found["shared norms"].startswith(message) for found in together[1])
 

@@ -1,0 +1,160 @@
+"""Where are objects, before anyone has clicked? A detector without classes on the image features.
+
+Every cell of four levels says how likely an object has its centre there, where the object's edges
+are, and how well that box will fit. All of it is convolution: depthwise separable, norms folded.
+
+Sources: anchor-free detection by distances to the four edges, FCOS (Tian et al. 2019,
+arXiv:1904.01355), with a predicted IoU in the place of centerness (IoU-aware RetinaNet, Wu et al.
+2019, arXiv:1912.05992); region proposals for a promptable segmenter, EdgeSAM (Zhou et al. 2023,
+arXiv:2312.06660).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgeseg.modeling.reparam import ConvNorm
+from edgeseg.signature import PROPOSAL_STRIDES
+
+_PRIOR = 0.01
+"""Share of cells that are taken for a centre before anything is learned (Lin et al. 2017)."""
+_MAX_EXPONENT = 5.0
+"""Edges are at most 148 strides away; far more than any image, and finite in float16."""
+
+
+@dataclass(frozen=True)
+class ProposalOutput:
+    """What every cell of every level says; A cells in all, finest level first, row by row.
+
+    Attributes:
+        boxes_xyxy: (B, A, 4) float, x0 y0 x1 y1 in model pixels; may reach beyond the image.
+        center_logits: (B, A) float, above zero where a centre is more likely than not.
+        iou_logits: (B, A) float, logit of the IoU that the box is expected to have.
+    """
+
+    boxes_xyxy: Tensor
+    center_logits: Tensor
+    iou_logits: Tensor
+
+    @property
+    def scores(self) -> Tensor:
+        """(B, A) float in 0..1, chance of an object times the IoU its box should have."""
+        return self.center_logits.sigmoid() * self.iou_logits.sigmoid()
+
+
+class ProposalHead(nn.Module):
+    """Image features to boxes and confidences.
+
+    Args:
+        embed_dim: Width D of the embedding at stride 16.
+        stride8_channels: Channels of the features at stride 8, or None for a model that gives
+            none; the embedding, enlarged, is then all that the finest level sees.
+        width: Channels of every level.
+        depth: Separable convolutions of a level before its prediction.
+    """
+
+    def __init__(
+        self, embed_dim: int, stride8_channels: int | None, width: int = 96, depth: int = 2
+    ) -> None:
+        super().__init__()
+        self.embedding_lateral = ConvNorm(embed_dim, width, 1)
+        self.stride8_lateral = ConvNorm(stride8_channels, width, 1) if stride8_channels else None
+        self.downs = nn.ModuleList(_separable(width, stride=2) for _ in PROPOSAL_STRIDES[2:])
+        self.towers = nn.ModuleList(
+            nn.Sequential(*(_separable(width) for _ in range(depth))) for _ in PROPOSAL_STRIDES
+        )
+        self.predictions = nn.ModuleList(_prediction(width) for _ in PROPOSAL_STRIDES)
+
+    def forward(self, embedding: Tensor, stride8: Tensor | None) -> ProposalOutput:
+        """Propose boxes on a batch of images.
+
+        Args:
+            embedding: (B, D, H, W) float; H and W are multiples of 4.
+            stride8: (B, C, 2H, 2W) float, what the decoder's skip adds at stride 8, or None.
+        """
+        maps = self.maps(embedding, stride8)
+        centers_xy, strides = level_cells([(m.shape[-2], m.shape[-1]) for m in maps])
+        rows = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)  # (B, A, 6)
+        return read_rows(rows, centers_xy.to(rows), strides.to(rows))
+
+    def maps(self, embedding: Tensor, stride8: Tensor | None) -> list[Tensor]:
+        """Return (B, 6, rows, columns) of each level, before cells are read as boxes."""
+        stride16 = F.relu(self.embedding_lateral(embedding))
+        finest = F.interpolate(stride16, scale_factor=2.0, mode="bilinear", align_corners=False)
+        if self.stride8_lateral is not None:
+            finest = finest + self.stride8_lateral(stride8)
+        levels = [finest, stride16]
+        for down in self.downs:
+            levels.append(down(levels[-1]))
+        return [
+            predict(tower(level))
+            for level, tower, predict in zip(levels, self.towers, self.predictions, strict=True)
+        ]
+
+
+def read_rows(rows: Tensor, centers_xy: Tensor, strides: Tensor) -> ProposalOutput:
+    """Read what the cells of all levels say.
+
+    Args:
+        rows: (B, A, 6) float; logarithms of the distances to the left, top, right and bottom edge
+            in strides, centre logit, IoU logit.
+        centers_xy: (A, 2) float, see `level_cells`.
+        strides: (A, 1) float.
+    """
+    distances = rows[..., :4].clamp(max=_MAX_EXPONENT).exp() * strides
+    top_left = centers_xy - distances[..., :2]
+    bottom_right = centers_xy + distances[..., 2:]
+    return ProposalOutput(torch.cat([top_left, bottom_right], dim=-1), rows[..., 4], rows[..., 5])
+
+
+def level_sizes(image_size: int) -> list[tuple[int, int]]:
+    """Return rows and columns of each level for a square input, finest first.
+
+    >>> level_sizes(128)
+    [(16, 16), (8, 8), (4, 4), (2, 2)]
+    """
+    return [(image_size // stride, image_size // stride) for stride in PROPOSAL_STRIDES]
+
+
+def level_cells(sizes_hw: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """Return the cells of all levels: where their centres are and how large they are.
+
+    Args:
+        sizes_hw: Rows and columns of each level, finest first.
+
+    Returns:
+        (A, 2) float32 centres, x then y, and (A, 1) float32 strides, both in model pixels.
+
+    >>> level_cells([(1, 2), (1, 1)])[0].tolist()
+    [[4.0, 4.0], [12.0, 4.0], [8.0, 8.0]]
+    """
+    centers, strides = [], []
+    for (rows, cols), stride in zip(sizes_hw, PROPOSAL_STRIDES, strict=False):
+        y, x = ((torch.arange(count) + 0.5) * stride for count in (rows, cols))
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        centers.append(torch.stack([grid_x, grid_y], dim=-1).flatten(0, 1))
+        strides.append(torch.full((rows * cols, 1), float(stride)))
+    return torch.cat(centers), torch.cat(strides)
+
+
+def _separable(width: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        ConvNorm(width, width, 3, stride, groups=width),
+        nn.ReLU(inplace=True),
+        ConvNorm(width, width, 1),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _prediction(width: int) -> nn.Conv2d:
+    conv = nn.Conv2d(width, 6, 1)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    with torch.no_grad():
+        conv.bias[:4] = math.log(2.0)  # type: ignore[index]  # a box four strides wide
+        conv.bias[4] = math.log(_PRIOR / (1 - _PRIOR))  # type: ignore[index]
+    return conv

@@ -1,0 +1,193 @@
+"""Masks that were answered to prompts nobody asked, before it is decided which of them stay.
+
+Thousands of them may be held at once, so of each only the logits around the mask are kept: what is
+needed to bring it to the size of the image, exactly.
+
+Source: the filters of SAM's automatic mask generator (Kirillov et al. 2023, arXiv:2304.02643).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.geometry import ModelFrame
+from edgeseg.mask_crop import MaskCrop, tight_rectangle
+from edgeseg.postprocess import content_logits, crop_of_logits, stability_score
+from edgeseg.proposals import kept_boxes
+
+_OUTSIDE = np.float32(-100.0)
+"""Logit of the cells that are not kept; they are all outside the mask."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of an image that the network saw.
+
+    Attributes:
+        frame: Its place in the model input.
+        offset_xy: Column and row of its top left pixel in the image.
+        image_hw: Height and width of the whole image, in pixels.
+    """
+
+    frame: ModelFrame
+    offset_xy: tuple[int, int]
+    image_hw: tuple[int, int]
+
+    @classmethod
+    def whole(cls, frame: ModelFrame) -> "Window":
+        """Return the window that is the whole image."""
+        return cls(frame, (0, 0), frame.image_hw)
+
+    @property
+    def xywh(self) -> tuple[int, int, int, int]:
+        """Left, top, width and height, in pixels of the image."""
+        height, width = self.frame.image_hw
+        return (*self.offset_xy, width, height)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One mask.
+
+    Attributes:
+        window: Where it was found.
+        cells: (h, w) float32, its low-res logits, with one cell around the mask.
+        offset_xy: Column and row of the first of them among those of the window.
+        score: The model's own estimate of its IoU.
+        stability: How little it changes when its threshold moves, 0..1.
+        box_xyxy: (4,) float32, its box in pixels of the image, as exact as a low-res cell.
+        point_xy: (2,) float32, the point or the middle of the box it answers, in image pixels.
+    """
+
+    window: Window
+    cells: NDArray[np.float32]
+    offset_xy: tuple[int, int]
+    score: float
+    stability: float
+    box_xyxy: NDArray[np.float32]
+    point_xy: NDArray[np.float32]
+
+    @property
+    def num_cells(self) -> int:
+        """Number of low-res cells on the object."""
+        return int(np.count_nonzero(self.cells > 0))
+
+    @property
+    def low_res_logits(self) -> NDArray[np.float32]:
+        """(S/4, S/4) float32 logits of the window, far below zero where they were not kept."""
+        side = self.window.frame.image_size // 4
+        logits = np.full((side, side), _OUTSIDE, np.float32)
+        (x, y), (height, width) = self.offset_xy, self.cells.shape
+        logits[y : y + height, x : x + width] = self.cells
+        return logits
+
+    def crop(self) -> MaskCrop:
+        """Return the mask at the size of the image."""
+        crop = crop_of_logits(self.low_res_logits, self.window.frame)
+        left, top = self.window.offset_xy
+        x, y = crop.offset_xy
+        return MaskCrop(crop.pixels, (left + x, top + y), self.window.image_hw)
+
+
+def grid_points(image_hw: tuple[int, int], points_per_side: int) -> NDArray[np.float32]:
+    """Return the points of an even grid, (points_per_side ** 2, 2) float32, x y in image pixels.
+
+    >>> grid_points((4, 8), 2).tolist()
+    [[2.0, 1.0], [6.0, 1.0], [2.0, 3.0], [6.0, 3.0]]
+    """
+    height, width = image_hw
+    steps = (np.arange(points_per_side) + 0.5) / points_per_side
+    x, y = np.meshgrid(steps * width, steps * height)
+    return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
+
+
+def good_candidates(
+    logits: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    points_xy: NDArray[np.float32],
+    window: Window,
+    min_score: float,
+    min_stability: float,
+    stability_offset: float = 1.0,
+) -> Iterator[Candidate]:
+    """Yield the masks that the model believes in and that do not hang on their threshold.
+
+    Args:
+        logits: (M, S/4, S/4) float32, low-res logits in the model frame.
+        scores: (M,) float32, predicted IoU.
+        points_xy: (M, 2) float32, what each one answers, in pixels of the window.
+        window: The part of the image in the model input.
+        min_score: Smallest predicted IoU.
+        min_stability: Smallest stability.
+        stability_offset: Distance of the two thresholds from zero, in logits.
+    """
+    frame = window.frame
+    cells_xy = frame.image_size / logits.shape[-1] / frame.scale_xy  # image pixels a cell
+    height, width = frame.image_hw
+    bottom_right = np.array([width, height, width, height], np.float32)
+    shift = np.array(window.offset_xy, np.float32)
+    for index in np.flatnonzero(scores >= min_score).tolist():
+        content = content_logits(logits[index], frame)
+        left, top, right, bottom = tight_rectangle(content > 0)
+        if right == left:
+            continue
+        # Everything that decides is within one cell of the mask at the lower threshold.
+        x0, y0, x1, y1 = tight_rectangle(content > -max(stability_offset, 0.0))
+        stability = float(stability_score(content[y0:y1, x0:x1], stability_offset))
+        if stability < min_stability:
+            continue
+        x0, y0 = max(0, left - 1), max(0, top - 1)
+        cells = content[y0 : bottom + 1, x0 : right + 1].copy()
+        edges = np.array([left, top, right, bottom], np.float32) * np.tile(cells_xy, 2)
+        yield Candidate(
+            window,
+            cells,
+            (x0, y0),
+            float(scores[index]),
+            stability,
+            np.minimum(edges, bottom_right) + np.tile(shift, 2),
+            points_xy[index] + shift,
+        )
+
+
+def without_equal_boxes(candidates: Sequence[Candidate], max_iou: float) -> list[Candidate]:
+    """Leave out masks whose boxes overlap that of a better one too much, as SAM's generator does.
+
+    Returns:
+        The others, best first.
+    """
+    boxes = np.array([c.box_xyxy for c in candidates], np.float32).reshape(-1, 4)
+    scores = np.array([c.score for c in candidates], np.float32)
+    return [candidates[index] for index in kept_boxes(boxes, scores, max_iou)]
+
+
+def without_equal_masks(candidates: Sequence[Candidate], max_iou: float) -> list[Candidate]:
+    """Leave out masks of one window that overlap a better one too much, cell by cell.
+
+    Two objects with one box, such as a ring and what is in it, both stay.
+
+    Returns:
+        The others, best first.
+    """
+    kept: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda c: -c.score):  # stable: earlier ones first
+        if all(mask_iou(candidate, other) <= max_iou for other in kept):
+            kept.append(candidate)
+    return kept
+
+
+def mask_iou(first: Candidate, second: Candidate) -> float:
+    """Return the IoU of two masks of one window at low resolution."""
+    (ax, ay), (ah, aw) = first.offset_xy, first.cells.shape
+    (bx, by), (bh, bw) = second.offset_xy, second.cells.shape
+    left, top = max(ax, bx), max(ay, by)
+    right, bottom = min(ax + aw, bx + bw), min(ay + ah, by + bh)
+    if left >= right or top >= bottom:
+        return 0.0
+    ours = first.cells[top - ay : bottom - ay, left - ax : right - ax] > 0
+    theirs = second.cells[top - by : bottom - by, left - bx : right - bx] > 0
+    both = np.count_nonzero(ours & theirs)
+    either = first.num_cells + second.num_cells - both
+    return both / either
