@@ -27,7 +27,7 @@ def evaluate(
         int | None, typer.Option(help="side of the model input in pixels; default: as trained")
     ] = None,
     prompts: Annotated[
-        str, typer.Option(help="prompt sets: box or center, with +K refinement clicks")
+        str, typer.Option(help="box, center, or click (with proposals); +K refinement clicks")
     ] = "box,box+1,box+2,center,center+1,center+2",
     teacher: Annotated[str | None, typer.Option(help="model to measure the agreement with")] = None,
     max_images: Annotated[int | None, typer.Option(help="images per domain; default: all")] = None,

@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeseg.errors import PromptError
-from edgeseg.prompts import Prompt
+from edgeseg.prompts import POSITIVE, Prompt
 from edgeseg.runtime.everything import EverythingSettings
 from edgeseg.runtime.mask_grid import GridSettings
+from edgeseg.runtime.segmenter import EncodedImage, Segmenter
 
 
 def parse_prompts(points: Sequence[str], boxes: Sequence[str], each: bool) -> list[Prompt]:
@@ -63,6 +67,32 @@ def parse_everything(
         return GridSettings(points_per_side=grid)
     settings = EverythingSettings()
     return settings if max_prompts is None else replace(settings, max_prompts=max_prompts)
+
+
+def is_single_point(prompt: Prompt) -> bool:
+    """Whether a prompt is one point on the object and nothing else."""
+    return prompt.box_xyxy is None and np.asarray(prompt.point_labels).tolist() == [POSITIVE]
+
+
+def single_point(prompts: Sequence[Prompt]) -> NDArray[np.float32]:
+    """Return the point of the only prompt, (2,) float32 x y.
+
+    Raises:
+        PromptError: There are more prompts, or it is more than a point on the object.
+    """
+    if len(prompts) != 1 or not is_single_point(prompts[0]):
+        raise PromptError("--granularities takes one --point on the object, and nothing else")
+    return np.asarray(prompts[0].points_xy, np.float32)[0]
+
+
+def with_proposals(
+    segmenter: Segmenter, encoded: EncodedImage, prompts: Sequence[Prompt]
+) -> list[Prompt]:
+    """Give every prompt that is a single point the box that the model proposes for it."""
+    return [
+        segmenter.click_prompt(encoded, prompt.points_xy[0]) if is_single_point(prompt) else prompt
+        for prompt in prompts
+    ]
 
 
 def _numbers(text: str, option: str, lengths: tuple[int, ...]) -> list[float]:

@@ -32,6 +32,12 @@ def segment(
     multimask: Annotated[
         bool, typer.Option("--multimask", help="three answers a prompt instead of one")
     ] = False,
+    proposals: Annotated[
+        bool, typer.Option("--proposals", help="give each single point the box proposed for it")
+    ] = False,
+    granularities: Annotated[
+        bool, typer.Option("--granularities", help="part, object and group of a single point")
+    ] = False,
     everything: Annotated[
         bool, typer.Option("--everything", help="all that the model itself proposes, unprompted")
     ] = False,
@@ -75,10 +81,15 @@ def segment(
 
     Points without --each mean one object together, with the box if there is one. Several boxes are
     several objects. Writes a mask PNG per object and an overlay; everything is written as one JSON
-    file in the layout of SA-1B. Exported files are run without PyTorch;
-    weights, which have no exported files yet, by PyTorch.
+    file in the layout of SA-1B. Exported files are run without PyTorch; weights, which have no
+    exported files yet, by PyTorch.
     """
-    from edgeseg.cli.prompt_options import parse_everything, parse_prompts
+    from edgeseg.cli.prompt_options import (
+        parse_everything,
+        parse_prompts,
+        single_point,
+        with_proposals,
+    )
     from edgeseg.images import read_image
 
     settings = parse_everything(everything, grid, max_prompts, bool(point or box))
@@ -90,7 +101,13 @@ def segment(
     prompts = parse_prompts(point or [], box or [], each)
     pixels = read_image(image)
     segmenter = _load(model, backend, strict, threads, image_size, device)
-    masks = segmenter.segment(segmenter.encode(pixels), prompts, multimask=multimask)
+    encoded = segmenter.encode(pixels)
+    if granularities:
+        masks = segmenter.segment_click(encoded, single_point(prompts))
+    else:
+        if proposals:
+            prompts = with_proposals(segmenter, encoded, prompts)
+        masks = segmenter.segment(encoded, prompts, multimask=multimask)
     if rle:
         rows = [
             {"segmentation": run_lengths, "score": float(score), "prompt": int(index)}

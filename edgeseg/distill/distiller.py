@@ -16,7 +16,6 @@ from edgeseg.data.broken import BrokenItems
 from edgeseg.data.records import ImageRecord
 from edgeseg.data.sources import expand_path, list_records
 from edgeseg.data.training import EmbeddingLookup, TrainingDataset
-from edgeseg.distill.config import RunConfig
 from edgeseg.distill.labelling import check_masks, label_records
 from edgeseg.distill.loop import Reporter, Silence, StageRun
 from edgeseg.distill.lora import add_lora, merge_lora
@@ -24,19 +23,12 @@ from edgeseg.distill.processes import build_fabric, share_norms
 from edgeseg.distill.run_evaluation import RunEvaluator, summary
 from edgeseg.distill.run_folder import RunFolder
 from edgeseg.distill.stages import EncoderStage, PromptStage, ProposalStage
+from edgeseg.distill.student import build_student
 from edgeseg.distill.teacher_cache import cached_embeddings
 from edgeseg.distill.teachers import NetTeacher, load_teacher
 from edgeseg.errors import ConfigError, RunError
-from edgeseg.manifest import find_weights
-from edgeseg.modeling.checkpoints import (
-    copy_decoder,
-    load_decoder,
-    load_state,
-    read_state,
-    save_weights,
-)
+from edgeseg.modeling.checkpoints import save_weights
 from edgeseg.modeling.promptable import PromptableNet
-from edgeseg.modeling.registry import build_model
 from edgeseg.modeling.torch_backend import TorchBackend
 from edgeseg.runtime.segmenter import Segmenter
 
@@ -52,29 +44,6 @@ class RunResult:
 
     folder: Path
     finished: bool
-
-
-def build_student(config: RunConfig, teacher: NetTeacher | None) -> PromptableNet:
-    """Build the student with the weights it starts from.
-
-    Raises:
-        ConfigError: The model is unknown.
-        WeightsError: Initial weights do not fit.
-    """
-    settings = config.student
-    torch.manual_seed(config.seed)
-    net = build_model(settings.model, settings.image_size, settings.imagenet)
-    if settings.decoder == "teacher":
-        assert teacher is not None  # the config is validated
-        copy_decoder(teacher.net, net)
-    elif settings.decoder != "random":
-        load_decoder(net, expand_path(Path(settings.decoder)))
-    if config.proposal_stage is not None:
-        net.add_proposal_head()
-    if settings.weights is not None:
-        state, _ = read_state(find_weights(expand_path(Path(settings.weights))))
-        load_state(net, state, settings.weights)
-    return net.to(memory_format=torch.channels_last)
 
 
 class Distiller:
@@ -284,6 +253,9 @@ class Distiller:
         if self._evaluator is not None and self.fabric.is_global_zero:
             report = self._evaluator.run(net, label)
             self.reporter.message(f"{label}: {summary(report)}")
+            if net.proposal_head is not None:
+                found = self._evaluator.measure_proposals(net, label)
+                self.reporter.message(f"{label}: {found.summary()}")
         self.fabric.barrier()
 
     def _milestone(self, name: str) -> None:

@@ -1,13 +1,15 @@
 """Evaluations during a run: figures, plot and pictures of the student as it is now."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from edgeseg.data.records import ImageRecord
 from edgeseg.distill.panels import save_panel
 from edgeseg.distill.run_folder import RunFolder
 from edgeseg.evaluation.evaluator import evaluate
 from edgeseg.evaluation.objects import select_records
+from edgeseg.evaluation.proposal_recall import ProposalRecall, proposal_recall
 from edgeseg.evaluation.report import EvaluationReport
 from edgeseg.files import write_atomically
 from edgeseg.modeling.promptable import PromptableNet
@@ -44,6 +46,16 @@ class RunEvaluator:
         panel = path.with_name(f"{label}-panel.png")
         save_panel(panel, shown, student, self.teacher, config.panel_images)
         return report
+
+    def measure_proposals(self, net: PromptableNet, label: str) -> ProposalRecall:
+        """Measure what the proposal head finds and write `evaluations/LABEL-proposals.json`."""
+        config = self.folder.config.evaluation
+        assert config is not None
+        found = proposal_recall(Segmenter(TorchBackend(net, self.device)), self.records, config)
+        text = json.dumps(asdict(found), indent=2)
+        path = self.folder.path / "evaluations" / f"{label}-proposals.json"
+        write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
+        return found
 
 
 def summary(report: EvaluationReport) -> str:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.data.prompt_sampling import next_click
+from edgeseg.errors import ConfigError
 from edgeseg.evaluation.config import Start
 from edgeseg.evaluation.objects import TargetObject
 from edgeseg.geometry import ModelFrame
@@ -28,6 +29,7 @@ class Encoded(Protocol):
 
 
 E = TypeVar("E", bound=Encoded)
+E_contra = TypeVar("E_contra", bound=Encoded, contravariant=True)
 
 
 class PromptableSegmenter(Protocol[E]):
@@ -40,6 +42,14 @@ class PromptableSegmenter(Protocol[E]):
         self, encoded: E, prompts: Sequence[Prompt]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return (N, 4, S/4, S/4) low-res logits and (N, 4) predicted IoU for N prompts."""
+
+
+@runtime_checkable
+class ClickingSegmenter(Protocol[E_contra]):
+    """A segmenter that knows which box a click probably means."""
+
+    def click_prompt(self, encoded: E_contra, point_xy: NDArray[np.float32]) -> Prompt:
+        """Return the point, with a box if the model proposes one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +148,7 @@ def prompt_rounds(
         One round after another, `num_clicks` + 1 in all.
     """
     numbers = range(len(targets))
-    prompts = {number: targets[number].first_prompt(start) for number in numbers}
+    prompts = {number: _first_prompt(student, targets[number], start) for number in numbers}
     asked = dict(prompts)
     for round_number in range(num_clicks + 1):
         if round_number:
@@ -155,6 +165,18 @@ def prompt_rounds(
             token_scores=np.array([student.token_scores[n] for n in numbers], np.float32),
             teacher_masks=None if teacher is None else [teacher.masks[n] for n in numbers],
         )
+
+
+def _first_prompt(student: ImageAnswers, target: TargetObject, start: Start) -> Prompt:
+    if start != "click":
+        return target.first_prompt(start)
+    segmenter = student.segmenter
+    if not isinstance(segmenter, ClickingSegmenter):
+        raise ConfigError(
+            f'the prompt set "click" needs a model with proposals, got {type(segmenter).__name__}; '
+            'measure "center"'
+        )
+    return segmenter.click_prompt(student.encoded, target.center_xy)
 
 
 def _clicked(

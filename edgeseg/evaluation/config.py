@@ -1,13 +1,14 @@
 """What an evaluation measures."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-Start = Literal["box", "center"]
-"""First prompt of an object: the box around it, or its point farthest from the border."""
+Start = Literal["box", "center", "click"]
+"""First prompt of an object: the box around it, its point farthest from the border, or that point
+with the box that the model itself proposes for it."""
 
-PromptSet = Annotated[str, StringConstraints(pattern=r"^(box|center)(\+[1-9])?$")]
+PromptSet = Annotated[str, StringConstraints(pattern=r"^(box|center|click)(\+[1-9])?$")]
 """A first prompt and a number of refinement clicks, such as "box" or "center+2"."""
 
 
@@ -17,7 +18,8 @@ def start_of(prompt_set: str) -> Start:
     >>> start_of("center+2")
     'center'
     """
-    return "box" if prompt_set.startswith("box") else "center"
+    start: Start = next(s for s in get_args(Start) if prompt_set.startswith(s))
+    return start
 
 
 def num_clicks_of(prompt_set: str) -> int:
@@ -51,7 +53,8 @@ class EvaluationConfig(BaseModel):
     """Settings of an evaluation; two runs with equal settings measure the same objects.
 
     Attributes:
-        prompt_sets: Prompts to measure, each "box" or "center" with "+k" refinement clicks.
+        prompt_sets: Prompts to measure, each "box", "center" or "click" with "+k" refinement
+            clicks; "click" is for models with region proposals.
         max_images_a_domain: Images drawn from each domain; None takes all.
         max_objects_an_image: Objects drawn from each image; None takes all.
         min_area_px: Smallest object that counts, in pixels of the original image.

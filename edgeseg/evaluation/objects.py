@@ -52,7 +52,7 @@ class TargetObject:
     center_xy: NDArray[np.float32]
 
     def first_prompt(self, start: Start) -> Prompt:
-        """Return the prompt an evaluation starts from."""
+        """Return the prompt an evaluation starts from; that of "click" is the model's business."""
         if start == "box":
             return Prompt(box_xyxy=self.box_xyxy)
         return Prompt(points_xy=self.center_xy[None])

@@ -95,10 +95,17 @@ def _truth(images: Sequence[ImageAnswers]) -> dict[str, Any]:
             )
     return {
         "info": {},
-        "images": [{"id": number} for number in range(1, len(images) + 1)],
+        "images": [_size(image) | {"id": n} for n, image in enumerate(images, start=1)],
         "categories": [{"id": 1, "name": "object"}],
         "annotations": annotations,
     }
+
+
+def _size(image: ImageAnswers) -> dict[str, int]:
+    """Return the size of an image, which pycocotools asks for even where masks have it."""
+    masks = [*image.targets, *(image.masks or ())]
+    height, width = masks[0]["size"] if masks else (0, 0)
+    return {"height": int(height), "width": int(width)}
 
 
 def _answers(images: Sequence[ImageAnswers], kind: str) -> Any:  # noqa: ANN401 - rows as COCO's

@@ -105,7 +105,7 @@ def read_rows(rows: Tensor, centers_xy: Tensor, strides: Tensor) -> ProposalOutp
         centers_xy: (A, 2) float, see `level_cells`.
         strides: (A, 1) float.
     """
-    distances = rows[..., :4].clamp(max=_MAX_EXPONENT).exp() * strides
+    distances = rows[..., :4].clamp(-_MAX_EXPONENT, _MAX_EXPONENT).exp() * strides
     top_left = centers_xy - distances[..., :2]
     bottom_right = centers_xy + distances[..., 2:]
     return ProposalOutput(torch.cat([top_left, bottom_right], dim=-1), rows[..., 4], rows[..., 5])

@@ -8,6 +8,7 @@ Source: the filters of SAM's automatic mask generator (Kirillov et al. 2023, arX
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,7 @@ class Candidate:
         cells: (h, w) float32, its low-res logits, with one cell around the mask.
         offset_xy: Column and row of the first of them among those of the window.
         score: The model's own estimate of its IoU.
+        confidence: What decides between two equal masks; the higher the better.
         stability: How little it changes when its threshold moves, 0..1.
         box_xyxy: (4,) float32, its box in pixels of the image, as exact as a low-res cell.
         point_xy: (2,) float32, the point or the middle of the box it answers, in image pixels.
@@ -65,11 +67,12 @@ class Candidate:
     cells: NDArray[np.float32]
     offset_xy: tuple[int, int]
     score: float
+    confidence: float
     stability: float
     box_xyxy: NDArray[np.float32]
     point_xy: NDArray[np.float32]
 
-    @property
+    @cached_property
     def num_cells(self) -> int:
         """Number of low-res cells on the object."""
         return int(np.count_nonzero(self.cells > 0))
@@ -111,6 +114,7 @@ def good_candidates(
     min_score: float,
     min_stability: float,
     stability_offset: float = 1.0,
+    chances: NDArray[np.float32] | None = None,
 ) -> Iterator[Candidate]:
     """Yield the masks that the model believes in and that do not hang on their threshold.
 
@@ -122,6 +126,8 @@ def good_candidates(
         min_score: Smallest predicted IoU.
         min_stability: Smallest stability.
         stability_offset: Distance of the two thresholds from zero, in logits.
+        chances: (M,) float32, how likely there is an object at all; a mask's confidence is its
+            score times this. None: what was asked for says nothing about that.
     """
     frame = window.frame
     cells_xy = frame.image_size / logits.shape[-1] / frame.scale_xy  # image pixels a cell
@@ -146,6 +152,7 @@ def good_candidates(
             cells,
             (x0, y0),
             float(scores[index]),
+            float(scores[index] * (1 if chances is None else chances[index])),
             stability,
             np.minimum(edges, bottom_right) + np.tile(shift, 2),
             points_xy[index] + shift,
@@ -159,8 +166,8 @@ def without_equal_boxes(candidates: Sequence[Candidate], max_iou: float) -> list
         The others, best first.
     """
     boxes = np.array([c.box_xyxy for c in candidates], np.float32).reshape(-1, 4)
-    scores = np.array([c.score for c in candidates], np.float32)
-    return [candidates[index] for index in kept_boxes(boxes, scores, max_iou)]
+    confidences = np.array([c.confidence for c in candidates], np.float32)
+    return [candidates[index] for index in kept_boxes(boxes, confidences, max_iou)]
 
 
 def without_equal_masks(candidates: Sequence[Candidate], max_iou: float) -> list[Candidate]:
@@ -172,7 +179,7 @@ def without_equal_masks(candidates: Sequence[Candidate], max_iou: float) -> list
         The others, best first.
     """
     kept: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda c: -c.score):  # stable: earlier ones first
+    for candidate in sorted(candidates, key=lambda c: -c.confidence):  # stable: earlier ones first
         if all(mask_iou(candidate, other) <= max_iou for other in kept):
             kept.append(candidate)
     return kept

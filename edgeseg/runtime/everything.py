@@ -165,12 +165,14 @@ def segment_everything(
     clock.lap("encode")
     proposals = segmenter.propose(encoded)
     proposals = proposals.take(np.flatnonzero(proposals.scores >= settings.min_proposal_score))
-    boxes = proposals.suppressed(settings.max_box_iou).boxes_xyxy[: settings.max_prompts]
+    proposals = proposals.suppressed(settings.max_box_iou)
+    boxes = proposals.boxes_xyxy[: settings.max_prompts]
     clock.lap("propose")
     found: list[Candidate] = []
     prompts = [Prompt(box_xyxy=box) for box in boxes]
     middles = np.float32(0.5) * (boxes[:, :2] + boxes[:, 2:])
-    for candidates in _answers(segmenter, encoded, prompts, middles, settings, clock):
+    asked = _Asked(prompts, middles, proposals.scores)
+    for candidates in _answers(segmenter, encoded, asked, settings, clock):
         found += candidates
     kept = without_equal_masks(found, settings.max_mask_iou)
     num_prompts = len(prompts)
@@ -178,31 +180,45 @@ def segment_everything(
         points = free_points(kept, encoded.frame, settings.fill_points_per_side)
         prompts = [Prompt(points_xy=point[None]) for point in points]
         num_prompts += len(prompts)
-        for candidates in _answers(segmenter, encoded, prompts, points, settings, clock):
+        # A point that nothing was proposed for comes after all proposals.
+        asked = _Asked(prompts, points, np.full(len(points), settings.min_proposal_score))
+        for candidates in _answers(segmenter, encoded, asked, settings, clock):
             kept += candidates
         kept = without_equal_masks(kept, settings.max_mask_iou)
     clock.lap("filter")
     return gather(kept, encoded.frame, num_prompts, clock)
 
 
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Prompts of one kind, boxes or points, with their places and the chance of an object."""
+
+    prompts: Sequence[Prompt]
+    points_xy: NDArray[np.float32]
+    chances: NDArray[np.floating]
+
+
 def _answers(
     segmenter: Segmenter,
     encoded: EncodedImage,
-    prompts: Sequence[Prompt],
-    points_xy: NDArray[np.float32],
+    asked: _Asked,
     settings: EverythingSettings,
     clock: StepClock,
 ) -> Iterator[list[Candidate]]:
     """Decode a few prompts at a time and keep what is good of the answers."""
     step = segmenter.max_prompts_a_call
-    for start in range(0, len(prompts), step):
-        part = prompts[start : start + step]
+    for start in range(0, len(asked.prompts), step):
+        rows = slice(start, start + step)
+        part = asked.prompts[rows]
         logits, scores = segmenter.predict_logits(encoded, part)
         clock.lap("decode")
         # A box leaves little doubt, so token 0 answers; a point may mean three things.
         tokens = slice(0, 1) if part[0].box_xyxy is not None else slice(1, 4)
         chosen, chosen_scores = logits[:, tokens], scores[:, tokens]
-        points = np.repeat(points_xy[start : start + step], chosen.shape[1], axis=0)
+        points, chances = (
+            np.repeat(values[rows][: len(part)], chosen.shape[1], axis=0).astype(np.float32)
+            for values in (asked.points_xy, asked.chances)
+        )
         yield list(
             good_candidates(
                 chosen.reshape(-1, *chosen.shape[2:]),
@@ -211,6 +227,7 @@ def _answers(
                 Window.whole(encoded.frame),
                 settings.min_score,
                 settings.min_stability,
+                chances=chances,
             )
         )
         clock.lap("filter")

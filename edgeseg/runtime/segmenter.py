@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from edgeseg.errors import ConfigError, ImageError, PromptError, WeightsError
 from edgeseg.geometry import ModelFrame
@@ -21,6 +21,7 @@ from edgeseg.runtime.model_input import model_input
 
 if TYPE_CHECKING:
     from edgeseg.runtime.everything import EverythingMasks, EverythingSettings
+    from edgeseg.runtime.granularity import GranularitySettings
     from edgeseg.runtime.mask_grid import GridSettings
 
 MAX_PROMPTS_A_CALL = 64
@@ -187,6 +188,37 @@ class Segmenter:
             scores=scores[rows, tokens],
             prompt_indices=rows.astype(np.int64),
         )
+
+    def click_prompt(
+        self,
+        encoded: EncodedImage,
+        point_xy: ArrayLike,
+        settings: "GranularitySettings | None" = None,
+    ) -> Prompt:
+        """Return a click with the box it probably means, or alone where nothing is proposed.
+
+        Args:
+            encoded: What `encode` returned.
+            point_xy: x and y in pixels of the image.
+            settings: See `edgeseg.runtime.granularity.GranularitySettings`.
+
+        Raises:
+            WeightsError: The model has no proposals.
+            ImageError: The image was encoded by another model.
+        """
+        from edgeseg.runtime.granularity import click_boxes
+
+        point = np.asarray(point_xy, np.float32)
+        likeliest = next(click_boxes(point, self.propose(encoded), settings), None)
+        return Prompt([point], box_xyxy=None if likeliest is None else likeliest.box_xyxy)
+
+    def segment_click(
+        self, encoded: EncodedImage, point_xy: ArrayLike, max_masks: int = 3
+    ) -> Masks:
+        """Return what one click may mean; see `edgeseg.runtime.granularity.segment_click`."""
+        from edgeseg.runtime.granularity import segment_click
+
+        return segment_click(self, encoded, point_xy, max_masks)
 
     def segment_everything(
         self,

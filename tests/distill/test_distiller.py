@@ -13,7 +13,7 @@ from tiny_runs import (
 )
 
 from edgeseg.distill.config import parse_config
-from edgeseg.distill.distiller import build_student
+from edgeseg.distill.student import build_student
 from edgeseg.distill.teachers import load_teacher
 from edgeseg.errors import CacheError, DivergedError, WeightsError
 from edgeseg.modeling.checkpoints import load_model

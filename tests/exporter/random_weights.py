@@ -5,9 +5,11 @@ import torch
 from edgeseg.modeling.registry import build_model
 
 
-def randomised_tiny(image_size=64, seed=0, name="edgeseg_tiny"):
+def randomised_tiny(image_size=64, seed=0, name="edgeseg_tiny", proposes=False):
     """Build a tiny network; zero-initialised parts and norms are drawn at random, too."""
     net = build_model(name, image_size)
+    if proposes:
+        net.add_proposal_head()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in net.named_parameters():
