@@ -5,7 +5,7 @@ import pytest
 from known_answers import KnownRecord, KnownSegmenter, rectangle
 
 from edgeseg.data.records import ByteRange, ImageRecord
-from edgeseg.errors import DataError, ImageError
+from edgeseg.errors import ConfigError, DataError, ImageError
 from edgeseg.evaluation import EvaluationConfig, GrabCutConfig, evaluate
 from edgeseg.prompts import Prompt
 from edgeseg.run_lengths import encode_rle
@@ -89,6 +89,35 @@ def test_single_point_takes_the_best_scored_multimask_token_and_more_points_toke
     assert iou_of(report, "center:best") == 1.0
     assert iou_of(report, "center:top-score") == pytest.approx(0.2)
     assert report.ranking_gaps() == {"center": pytest.approx(0.8)}
+
+
+class ClickingSegmenter(KnownSegmenter):
+    """Proposes the true box for every click but one."""
+
+    def click_prompt(self, encoded, point_xy):
+        alone = point_xy[0] > 16
+        return Prompt(points_xy=[point_xy], box_xyxy=None if alone else TRUTH_BOX)
+
+
+def test_a_click_goes_along_with_the_box_that_the_model_proposes():
+    first = [rectangle(4, 2, 8, 8), EMPTY, TRUTH, EMPTY]  # token 0, which answers a box: IoU 0.5
+    second = [EMPTY, EMPTY, TALL, EMPTY]  # a point alone is answered by the best of the others
+    scores = (0.1, 0.2, 0.9, 0.3)
+    answers = {TRUTH_BOX: [EMPTY, first], (21.5, 11.5): [second]}
+    segmenter = ClickingSegmenter(answers, scores=scores)
+
+    report = evaluate(segmenter, [KnownRecord("one", [TRUTH, TALL])], config("click"))
+
+    assert iou_of(report, "click") == pytest.approx((0.5 + 1.0) / 2)
+    boxes = [prompt.box_xyxy is not None for prompt in segmenter.calls[0]]
+    assert boxes == [True, False]
+
+
+def test_clicks_with_boxes_need_a_model_that_proposes_them():
+    segmenter = KnownSegmenter({TRUTH_BOX: [TRUTH]})
+
+    with pytest.raises(ConfigError, match=r'"click" needs a model with proposals, got KnownSegm'):
+        evaluate(segmenter, [KnownRecord("one", [TRUTH])], config("click"))
 
 
 def test_top_score_may_be_token_0():
