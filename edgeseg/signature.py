@@ -29,6 +29,7 @@ LOW_RES_LOGITS = "low_res_logits"
 IOU_SCORES = "iou_scores"
 PROPOSAL_BOXES_XYXY_MODEL = "proposal_boxes_xyxy_model"
 PROPOSAL_SCORES = "proposal_scores"
+PROPOSAL_CLICK_LOGITS = "proposal_click_logits"
 
 PROPOSAL_STRIDES = (8, 16, 32, 64)
 """Model pixels a cell of each level that proposes boxes, in the order of the proposals."""
@@ -141,14 +142,22 @@ def decoder_spec(
 
 
 def proposals_spec(shape: ModelShape) -> GraphSpec:
-    """Return the tensors of region proposals: features in, boxes and scores out.
+    """Return the tensors of region proposals: features in, what every cell says out.
 
-    Boxes are x0 y0 x1 y1 in the frame of the model and may reach beyond the image; finest level
-    first, row by row. A score is the chance of an object times the IoU its box should have.
+    Cells are those of `PROPOSAL_STRIDES`, finest level first, row by row. Boxes are x0 y0 x1 y1 in
+    the frame of the model and may reach beyond the image. A score is the chance of an object times
+    the IoU its box should have. The softmax of the click logits over the cells that hold a click,
+    one of each level, is the chance of each of their boxes to be meant.
     """
-    boxes = TensorSpec(PROPOSAL_BOXES_XYXY_MODEL, (1, shape.num_proposals, 4))
-    scores = TensorSpec(PROPOSAL_SCORES, (1, shape.num_proposals))
-    return GraphSpec(shape.features[:2], (boxes, scores))
+    cells = (1, shape.num_proposals)
+    return GraphSpec(
+        shape.features[:2],
+        (
+            TensorSpec(PROPOSAL_BOXES_XYXY_MODEL, (*cells, 4)),
+            TensorSpec(PROPOSAL_SCORES, cells),
+            TensorSpec(PROPOSAL_CLICK_LOGITS, cells),
+        ),
+    )
 
 
 def fused_spec(

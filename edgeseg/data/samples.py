@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edgeseg.data.augmentation import AugmentationConfig, View, sample_view
 from edgeseg.data.mask_patches import MaskPatch
-from edgeseg.data.prompt_sampling import draw_point, jitter_box
+from edgeseg.data.prompt_sampling import center_point, draw_point, jitter_box
 from edgeseg.data.records import ImageRecord
 from edgeseg.data.segmentations import CocoRle
 from edgeseg.errors import ConfigError
@@ -32,6 +32,8 @@ class SampleSettings:
         max_instances: Most objects of one image; drawn at random when it has more.
         box_share: Chance that an object starts from its box rather than from its point.
         box_jitter: Largest shift of a box's edge as a share of its side, below 0.5.
+        center_share: Chance that an object's point is its centre, where people click, rather than
+            any of its pixels.
         augmentation: What may happen to the image, or None.
 
     Raises:
@@ -44,6 +46,7 @@ class SampleSettings:
     max_instances: int = 16
     box_share: float = 0.5
     box_jitter: float = 0.1
+    center_share: float = 0.0
     augmentation: AugmentationConfig | None = None
 
     def __post_init__(self) -> None:
@@ -56,8 +59,9 @@ class SampleSettings:
             raise ConfigError(f"teacher_size must be positive, got {self.teacher_size}")
         if self.max_instances < 1:
             raise ConfigError(f"max_instances must be at least 1, got {self.max_instances}")
-        if not 0 <= self.box_share <= 1:
-            raise ConfigError(f"box_share must be between 0 and 1, got {self.box_share}")
+        for name in ("box_share", "center_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
         if not 0 <= self.box_jitter < 0.5:
             raise ConfigError(f"box_jitter must be from 0 to below 0.5, got {self.box_jitter}")
 
@@ -125,9 +129,15 @@ def build_sample(
         boxes_xyxy=_stack(
             [jitter_box(patch.box_xyxy, seen_hw, rng, settings.box_jitter) for patch in patches], 4
         ),
-        points_xy=_stack([draw_point(patch, rng) for patch in patches], 2),
+        points_xy=_stack([_click(patch, settings.center_share, rng) for patch in patches], 2),
         use_box=rng.random(len(patches)) < settings.box_share,
     )
+
+
+def _click(patch: MaskPatch, center_share: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    if center_share and rng.random() < center_share:
+        return center_point(patch)
+    return draw_point(patch, rng)
 
 
 def _choose_instances(

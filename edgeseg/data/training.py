@@ -35,6 +35,7 @@ class TrainingDataset(Dataset[TrainingSample]):
         max_instances: Most objects of one image; drawn at random when it has more.
         box_share: Chance that an object starts from its box rather than from its point.
         box_jitter: Largest shift of a box's edge as a share of its side, below 0.5.
+        center_share: Chance that an object's point is its centre rather than any of its pixels.
         augmentation: What may happen to an image, or None.
         embedding_lookup: Gives cached teacher embeddings, or None. A cached embedding belongs to
             the image as it is, so it excludes augmentation.
@@ -56,6 +57,7 @@ class TrainingDataset(Dataset[TrainingSample]):
         max_instances: int = 16,
         box_share: float = 0.5,
         box_jitter: float = 0.1,
+        center_share: float = 0.0,
         augmentation: AugmentationConfig | None = None,
         embedding_lookup: EmbeddingLookup | None = None,
         with_instances: bool = True,
@@ -81,6 +83,7 @@ class TrainingDataset(Dataset[TrainingSample]):
             max_instances=max_instances,
             box_share=box_share,
             box_jitter=box_jitter,
+            center_share=center_share,
             augmentation=augmentation,
         )
         self.embedding_lookup = embedding_lookup

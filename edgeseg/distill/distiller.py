@@ -153,7 +153,8 @@ class Distiller:
         assert self.student.proposal_head is not None
         share_norms(self.fabric, self.student.proposal_head)
         stage = ProposalStage(self.student, config)
-        return self._stage_run(stage, {"max_instances": config.max_instances, "box_jitter": 0.0})
+        options = config.model_dump(include={"max_instances", "center_share"})
+        return self._stage_run(stage, {**options, "box_jitter": 0.0})
 
     def _stage_run(
         self, stage: EncoderStage | PromptStage | ProposalStage, options: dict[str, Any]

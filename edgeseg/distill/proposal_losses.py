@@ -1,12 +1,15 @@
 """Stage 3, region proposals: which cell should propose which object, and the losses of one batch.
 
 An object belongs to one level, by its longer side, and there to the cells around the centre of its
-box. Every object has the cell nearest to its centre, unless a smaller object has the same one.
+box. Every object has the cell nearest to its centre, unless a smaller object has the same one. A
+click on it belongs to the cell that holds the click, which learns its box as well, and that among
+the cells of all levels there its own is meant.
 
 Sources: levels by size and centre sampling, FCOS (Tian et al. 2019, arXiv:1904.01355); focal loss,
 Lin et al. 2017, arXiv:1708.02002; generalised IoU, Rezatofighi et al. 2019, arXiv:1902.09630.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +18,7 @@ from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
 from edgeseg.distill.losses import Mean
-from edgeseg.modeling.proposal_head import ProposalOutput
+from edgeseg.modeling.proposal_head import ProposalOutput, cells_at
 from edgeseg.signature import PROPOSAL_STRIDES
 
 MAX_CELLS_A_SIDE = 6
@@ -71,14 +74,59 @@ def assign_cells(centers_xy: Tensor, strides: Tensor, boxes_xyxy: Tensor) -> Ass
 
 def _level_strides(longest: Tensor) -> Tensor:
     """Return (M,) float, the stride of the level that proposes objects of these sides."""
-    wanted = torch.full_like(longest, PROPOSAL_STRIDES[-1])
-    for stride in PROPOSAL_STRIDES[-2::-1]:
-        wanted[longest <= MAX_CELLS_A_SIDE * stride] = stride
-    return wanted
+    strides = torch.tensor(PROPOSAL_STRIDES, dtype=longest.dtype, device=longest.device)
+    return strides[object_levels(longest)]
+
+
+def object_levels(longest: Tensor) -> Tensor:
+    """Return (M,) int64, the level that proposes objects whose longer side has these model pixels.
+
+    >>> object_levels(torch.tensor([48.0, 49.0, 1000.0])).tolist()
+    [0, 1, 3]
+    """
+    limits = MAX_CELLS_A_SIDE * torch.tensor(PROPOSAL_STRIDES[:-1], device=longest.device)
+    return torch.bucketize(longest, limits.to(longest.dtype))
+
+
+def click_losses(
+    output: ProposalOutput,
+    image_size: int,
+    boxes_xyxy: Sequence[Tensor],
+    points_xy: Sequence[Tensor],
+) -> dict[str, Mean]:
+    """Compare what cells say of a click with the object that was meant.
+
+    Args:
+        output: Of B images.
+        image_size: Side S of the input, in pixels.
+        boxes_xyxy: B times (M, 4) float, in model pixels; M may differ.
+        points_xy: B times (M, 2) float, a click on each of these objects, in model pixels.
+
+    Returns:
+        "click_level" (cross-entropy of the level) and "click_box" (generalised IoU of the box that
+        the cell of the right level gives), both counted by clicks.
+    """
+    logits, levels, ours, theirs = [], [], [], []
+    for index, (boxes, points) in enumerate(zip(boxes_xyxy, points_xy, strict=True)):
+        cells = cells_at(points, image_size)  # (M, L)
+        level = object_levels((boxes[:, 2:] - boxes[:, :2]).amax(dim=1)) if len(boxes) else None
+        if level is None:
+            continue
+        logits.append(output.click_logits[index][cells])
+        levels.append(level)
+        ours.append(output.boxes_xyxy[index][cells.gather(1, level[:, None]).squeeze(1)])
+        theirs.append(boxes)
+    if not logits:
+        nothing = 0 * output.click_logits.sum()
+        return dict.fromkeys(("click_level", "click_box"), Mean(nothing, nothing.detach()))
+    count = torch.tensor(float(sum(map(len, levels))), device=output.click_logits.device)
+    entropy = F.cross_entropy(torch.cat(logits), torch.cat(levels), reduction="sum")
+    giou = generalized_box_iou_loss(torch.cat(ours), torch.cat(theirs), reduction="sum")
+    return {"click_level": Mean(entropy, count), "click_box": Mean(giou, count)}
 
 
 def proposal_losses(
-    output: ProposalOutput, centers_xy: Tensor, strides: Tensor, boxes_xyxy: tuple[Tensor, ...]
+    output: ProposalOutput, centers_xy: Tensor, strides: Tensor, boxes_xyxy: Sequence[Tensor]
 ) -> dict[str, Mean]:
     """Compare the proposals of a batch with its objects.
 

@@ -191,6 +191,9 @@ class ProposalStageConfig(ScheduleConfig):
             should be more than any image has.
         box_weight: Of the boxes' generalised IoU.
         iou_weight: Of the predicted IoU's cross-entropy.
+        click_weight: Of what cells say of a click: which level is meant, and the box.
+        center_share: Share of the clicks that go to the point farthest from the border instead of
+            to any pixel.
         train_image_encoder: Let the image encoder learn, too. Prompts are then answered worse; it
             is there to measure what the frozen features cost.
     """
@@ -203,4 +206,6 @@ class ProposalStageConfig(ScheduleConfig):
     max_instances: int = Field(default=256, ge=1)
     box_weight: float = Field(default=2.0, ge=0)
     iou_weight: float = Field(default=1.0, ge=0)
+    click_weight: float = Field(default=0.5, ge=0)
+    center_share: float = Field(default=0.5, ge=0, le=1)
     train_image_encoder: bool = False

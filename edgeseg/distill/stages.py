@@ -11,7 +11,7 @@ from edgeseg.data.batches import TrainingBatch
 from edgeseg.distill.encoder_losses import encoder_losses
 from edgeseg.distill.losses import Mean
 from edgeseg.distill.prompt_losses import model_frame, prompt_losses
-from edgeseg.distill.proposal_losses import proposal_losses
+from edgeseg.distill.proposal_losses import click_losses, proposal_losses
 from edgeseg.distill.stage_config import (
     EncoderStageConfig,
     PromptStageConfig,
@@ -180,7 +180,14 @@ class ProposalStage:
     @property
     def weights(self) -> Mapping[str, float]:
         """Weight of each part of the loss."""
-        return {"center": 1.0, "box": self.config.box_weight, "iou": self.config.iou_weight}
+        config = self.config
+        return {
+            "center": 1.0,
+            "box": config.box_weight,
+            "iou": config.iou_weight,
+            "click_level": config.click_weight,
+            "click_box": config.click_weight * config.box_weight,
+        }
 
     def learning_parts(self) -> Iterator[nn.Module]:
         """Yield what learns."""
@@ -190,17 +197,20 @@ class ProposalStage:
             yield self.student.image_encoder
 
     def losses(self, batch: TrainingBatch, random: StepRandom) -> dict[str, Mean]:
-        """Compare proposals with all objects of a batch; see `proposal_losses`."""
+        """Compare proposals with all objects of a batch and with clicks on them."""
         features = self.student.encode(channels_last(batch.student_images))
         output = self.student.propose(features)
         size = self.student.image_size
         centers_xy, strides = level_cells(level_sizes(size))
         device = output.boxes_xyxy.device
-        scale_xy = model_frame(batch.image_hw, size).scale_xy.repeat(1, 2)  # (B, 4)
-        boxes = batch.boxes_xyxy.split(batch.counts)
-        return proposal_losses(
-            output,
-            centers_xy.to(device),
-            strides.to(device),
-            tuple(of_image * scale for of_image, scale in zip(boxes, scale_xy, strict=True)),
+        scale_xy = model_frame(batch.image_hw, size).scale_xy  # (B, 2)
+        boxes, points = (
+            [of_image * scale for of_image, scale in zip(split, scales, strict=True)]
+            for split, scales in (
+                (batch.boxes_xyxy.split(batch.counts), scale_xy.repeat(1, 2)),
+                (batch.points_xy.split(batch.counts), scale_xy),
+            )
         )
+        return proposal_losses(
+            output, centers_xy.to(device), strides.to(device), boxes
+        ) | click_losses(output, size, boxes, points)

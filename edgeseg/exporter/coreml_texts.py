@@ -17,6 +17,7 @@ from edgeseg.signature import (
     POINTS_XY_IMAGE,
     POINTS_XY_MODEL,
     PROPOSAL_BOXES_XYXY_MODEL,
+    PROPOSAL_CLICK_LOGITS,
     PROPOSAL_SCORES,
     GraphSpec,
     TensorSpec,
@@ -61,6 +62,10 @@ _TEXTS = {
         "image; they overlap, and most have a score near zero."
     ),
     PROPOSAL_SCORES: "How likely each box holds an object and fits it, 0 to 1.",
+    PROPOSAL_CLICK_LOGITS: (
+        "Which box a click means: take the cell of each level that holds it; the softmax over "
+        "these four numbers is the chance of each of their boxes."
+    ),
     IOU_SCORES: "How well each mask is expected to fit: its IoU with the object, 0 to 1.",
 }
 _ROLES = {

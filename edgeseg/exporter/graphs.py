@@ -111,12 +111,12 @@ class ProposalGraph(nn.Module):
         self.register_buffer("centers_xy", centers_xy)
         self.register_buffer("strides", strides)
 
-    def forward(self, embedding: Tensor, stride8: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Propose boxes, (1, A, 4), with their scores, (1, A)."""
+    def forward(self, embedding: Tensor, stride8: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return boxes, (1, A, 4), scores, (1, A), and click logits, (1, A)."""
         maps = self.head.maps(embedding, stride8)
         rows = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)
         output = read_rows(rows, self.centers_xy, self.strides)
-        return output.boxes_xyxy, output.scores
+        return output.boxes_xyxy, output.scores, output.click_logits
 
 
 class Normalisation(nn.Module):

@@ -17,9 +17,14 @@ from edgeseg.exporter.proof_report import CaseParity, MaskOverlap
 from edgeseg.geometry import ModelFrame
 from edgeseg.postprocess import content_logits, upsample_masks
 from edgeseg.prompts import Prompt
+from edgeseg.proposals import CellProposals
 from edgeseg.runtime.backend import ProposingBackend
 from edgeseg.runtime.segmenter import EncodedImage, Segmenter
-from edgeseg.signature import PROPOSAL_BOXES_XYXY_MODEL, PROPOSAL_SCORES
+from edgeseg.signature import (
+    PROPOSAL_BOXES_XYXY_MODEL,
+    PROPOSAL_CLICK_LOGITS,
+    PROPOSAL_SCORES,
+)
 
 _NUM_BOXES = 100
 """Proposals of an image whose boxes are compared."""
@@ -47,12 +52,12 @@ class ImageAnswer:
     Attributes:
         features: Of the image encoder, in order; none where they stay inside the file.
         answers: One for each set of prompts.
-        proposals: (A, 4) float32 boxes in model pixels and (A,) float32 scores, or None.
+        proposals: What cells propose, or None.
     """
 
     features: tuple[NDArray[np.float32], ...]
     answers: tuple[PromptAnswer, ...]
-    proposals: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+    proposals: CellProposals | None = None
 
 
 class Answerer(Protocol):
@@ -143,18 +148,17 @@ def _compare_answers(
 
 
 def _compare_proposals(
-    image: str,
-    ours: tuple[NDArray[np.float32], NDArray[np.float32]],
-    theirs: tuple[NDArray[np.float32], NDArray[np.float32]],
+    image: str, ours: CellProposals, theirs: CellProposals
 ) -> Iterator[CaseParity]:
-    """Compare all scores, and the boxes that PyTorch is surest of: the others are background."""
-    yield _difference((image, "", PROPOSAL_SCORES), ours[1], theirs[1])
-    best = np.argsort(-ours[1], kind="stable")[:_NUM_BOXES]
+    """Compare all numbers, but only the boxes that PyTorch is surest of: others are background."""
+    yield _difference((image, "", PROPOSAL_SCORES), ours.scores, theirs.scores)
+    yield _difference((image, "", PROPOSAL_CLICK_LOGITS), ours.click_logits, theirs.click_logits)
+    best = np.argsort(-ours.scores, kind="stable")[:_NUM_BOXES]
     case = image, "", PROPOSAL_BOXES_XYXY_MODEL
-    if ours[0].shape != theirs[0].shape:
-        yield _difference(case, ours[0], theirs[0])
+    if ours.boxes_xyxy.shape != theirs.boxes_xyxy.shape:
+        yield _difference(case, ours.boxes_xyxy, theirs.boxes_xyxy)
         return
-    boxes, other_boxes = ours[0][best], theirs[0][best]
+    boxes, other_boxes = ours.boxes_xyxy[best], theirs.boxes_xyxy[best]
     yield replace(_difference(case, boxes, other_boxes), overlap=box_overlap(boxes, other_boxes))
 
 

@@ -1,7 +1,10 @@
 """Where are objects, before anyone has clicked? A detector without classes on the image features.
 
 Every cell of four levels says how likely an object has its centre there, where the object's edges
-are, and how well that box will fit. All of it is convolution: depthwise separable, norms folded.
+are, and how well that box will fit. It also says how likely a click on it means an object of its
+level rather than of another: a single click leaves that open, the image often does not. All of it
+is convolution, depthwise separable, with norms that fold; what the whole image is like comes in as
+the mean of its embedding.
 
 Sources: anchor-free detection by distances to the four edges, FCOS (Tian et al. 2019,
 arXiv:1904.01355), with a predicted IoU in the place of centerness (IoU-aware RetinaNet, Wu et al.
@@ -34,11 +37,14 @@ class ProposalOutput:
         boxes_xyxy: (B, A, 4) float, x0 y0 x1 y1 in model pixels; may reach beyond the image.
         center_logits: (B, A) float, above zero where a centre is more likely than not.
         iou_logits: (B, A) float, logit of the IoU that the box is expected to have.
+        click_logits: (B, A) float; their softmax over the cells of all levels that hold a click is
+            the chance of each level to be meant.
     """
 
     boxes_xyxy: Tensor
     center_logits: Tensor
     iou_logits: Tensor
+    click_logits: Tensor
 
     @property
     def scores(self) -> Tensor:
@@ -62,6 +68,7 @@ class ProposalHead(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding_lateral = ConvNorm(embed_dim, width, 1)
+        self.context = nn.Conv2d(embed_dim, width, 1)
         self.stride8_lateral = ConvNorm(stride8_channels, width, 1) if stride8_channels else None
         self.downs = nn.ModuleList(_separable(width, stride=2) for _ in PROPOSAL_STRIDES[2:])
         self.towers = nn.ModuleList(
@@ -78,12 +85,13 @@ class ProposalHead(nn.Module):
         """
         maps = self.maps(embedding, stride8)
         centers_xy, strides = level_cells([(m.shape[-2], m.shape[-1]) for m in maps])
-        rows = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)  # (B, A, 6)
+        rows = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)  # (B, A, 7)
         return read_rows(rows, centers_xy.to(rows), strides.to(rows))
 
     def maps(self, embedding: Tensor, stride8: Tensor | None) -> list[Tensor]:
-        """Return (B, 6, rows, columns) of each level, before cells are read as boxes."""
-        stride16 = F.relu(self.embedding_lateral(embedding))
+        """Return (B, 7, rows, columns) of each level, before cells are read as boxes."""
+        context = self.context(embedding.mean(dim=(2, 3), keepdim=True))
+        stride16 = F.relu(self.embedding_lateral(embedding) + context)
         finest = F.interpolate(stride16, scale_factor=2.0, mode="bilinear", align_corners=False)
         if self.stride8_lateral is not None:
             finest = finest + self.stride8_lateral(stride8)
@@ -100,15 +108,17 @@ def read_rows(rows: Tensor, centers_xy: Tensor, strides: Tensor) -> ProposalOutp
     """Read what the cells of all levels say.
 
     Args:
-        rows: (B, A, 6) float; logarithms of the distances to the left, top, right and bottom edge
-            in strides, centre logit, IoU logit.
+        rows: (B, A, 7) float; logarithms of the distances to the left, top, right and bottom edge
+            in strides, centre logit, IoU logit, click logit.
         centers_xy: (A, 2) float, see `level_cells`.
         strides: (A, 1) float.
     """
     distances = rows[..., :4].clamp(-_MAX_EXPONENT, _MAX_EXPONENT).exp() * strides
     top_left = centers_xy - distances[..., :2]
     bottom_right = centers_xy + distances[..., 2:]
-    return ProposalOutput(torch.cat([top_left, bottom_right], dim=-1), rows[..., 4], rows[..., 5])
+    return ProposalOutput(
+        torch.cat([top_left, bottom_right], dim=-1), rows[..., 4], rows[..., 5], rows[..., 6]
+    )
 
 
 def level_sizes(image_size: int) -> list[tuple[int, int]]:
@@ -141,6 +151,23 @@ def level_cells(sizes_hw: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
     return torch.cat(centers), torch.cat(strides)
 
 
+def cells_at(points_xy: Tensor, image_size: int) -> Tensor:
+    """Return (M, L) int64, the cell of each level that holds each of (M, 2) points in model pixels.
+
+    A point beyond the input belongs to the cell at its edge.
+
+    >>> cells_at(torch.tensor([[9.0, 0.0]]), 64).tolist()
+    [[1, 64, 80, 84]]
+    """
+    found, first = [], 0
+    for (rows, cols), stride in zip(level_sizes(image_size), PROPOSAL_STRIDES, strict=True):
+        column = (points_xy[:, 0] / stride).long().clamp(0, cols - 1)
+        row = (points_xy[:, 1] / stride).long().clamp(0, rows - 1)
+        found.append(first + row * cols + column)
+        first += rows * cols
+    return torch.stack(found, dim=1)
+
+
 def _separable(width: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         ConvNorm(width, width, 3, stride, groups=width),
@@ -151,7 +178,7 @@ def _separable(width: int, stride: int = 1) -> nn.Sequential:
 
 
 def _prediction(width: int) -> nn.Conv2d:
-    conv = nn.Conv2d(width, 6, 1)
+    conv = nn.Conv2d(width, 7, 1)
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     with torch.no_grad():

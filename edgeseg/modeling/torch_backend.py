@@ -11,6 +11,7 @@ from edgeseg.modeling.prompt_batch import PromptBatch
 from edgeseg.modeling.promptable import ImageFeatures, PromptableNet
 from edgeseg.modeling.reparam import fuse
 from edgeseg.preprocess import PIXEL_MEAN, PIXEL_STD
+from edgeseg.proposals import CellProposals
 
 
 class TorchBackend:
@@ -81,10 +82,11 @@ class TorchBackend:
         return output.low_res_logits.float().cpu().numpy(), output.iou_scores.float().cpu().numpy()
 
     @torch.inference_mode()
-    def propose(self, features: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def propose(self, features: tuple[NDArray[Any], ...]) -> CellProposals:
         """Propose boxes on one image; see `edgeseg.runtime.backend.ProposingBackend`."""
         output = self._net.propose(self._features(features))
-        return output.boxes_xyxy[0].float().cpu().numpy(), output.scores[0].float().cpu().numpy()
+        answers = output.boxes_xyxy, output.scores, output.click_logits
+        return CellProposals(*(answer[0].float().cpu().numpy() for answer in answers))
 
     def _features(self, features: tuple[NDArray[Any], ...]) -> ImageFeatures:
         embedding, *high_res = (self._tensor(feature) for feature in features)

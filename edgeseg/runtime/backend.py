@@ -5,6 +5,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.proposals import CellProposals
+
 
 class Backend(Protocol):
     """A promptable network behind plain arrays.
@@ -59,17 +61,11 @@ class Backend(Protocol):
 class ProposingBackend(Backend, Protocol):
     """A backend whose network may also propose boxes without any prompt."""
 
-    def propose(
-        self, features: tuple[NDArray[Any], ...]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def propose(self, features: tuple[NDArray[Any], ...]) -> CellProposals:
         """Propose boxes on one image.
 
         Args:
             features: What `encode` returned for the image.
-
-        Returns:
-            (A, 4) float32 boxes, x0 y0 x1 y1 in model pixels, which may reach beyond the image, and
-            (A,) float32 scores in 0..1: the chance of an object times the IoU its box should have.
 
         Raises:
             WeightsError: The network has no proposals.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgeseg.errors import ImageError, WeightsError
 from edgeseg.export_manifest import ExportManifest, read_export
 from edgeseg.preprocess import PIXEL_MEAN, PIXEL_STD
+from edgeseg.proposals import CellProposals
 from edgeseg.runtime.prompt_slots import EmptyMasks, fill_slots
 from edgeseg.signature import (
     HAS_MASK,
@@ -29,12 +30,15 @@ from edgeseg.signature import (
     POINT_LABELS,
     POINTS_XY_MODEL,
     PROPOSAL_BOXES_XYXY_MODEL,
+    PROPOSAL_CLICK_LOGITS,
     PROPOSAL_SCORES,
+    PROPOSAL_STRIDES,
     PromptSlots,
     TensorSpec,
 )
 
 _FEATURES = (IMAGE_EMBEDDING, HIGH_RES_S8, HIGH_RES_S4)
+_PROPOSALS = (PROPOSAL_BOXES_XYXY_MODEL, PROPOSAL_SCORES, PROPOSAL_CLICK_LOGITS)
 _PROMPTS = (POINTS_XY_MODEL, POINT_LABELS, MASK_LOGITS, HAS_MASK)
 
 
@@ -103,8 +107,7 @@ class ExportedModel:
         )
         if proposals is not None:
             self.runs_on["proposals"] = proposals.runs_on
-            outputs = [PROPOSAL_BOXES_XYXY_MODEL, PROPOSAL_SCORES]
-            _check_names("proposals", proposals, names[:2], outputs)
+            _check_names("proposals", proposals, names[:2], list(_PROPOSALS))
         side, quarter = self.image_size, self.image_size // 4
         image_shape = (side, side, 3) if self.normalises else (1, 3, side, side)
         _check_size(encoder.inputs[0], image_shape)
@@ -161,9 +164,7 @@ class ExportedModel:
             start = rows.stop
         return logits, scores
 
-    def propose(
-        self, features: tuple[NDArray[Any], ...]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def propose(self, features: tuple[NDArray[Any], ...]) -> CellProposals:
         """Propose boxes on one image; see `edgeseg.runtime.backend.ProposingBackend`.
 
         Raises:
@@ -179,13 +180,15 @@ class ExportedModel:
         given = dict(zip((spec.name for spec in self._features), features, strict=True))
         feeds = {spec.name: cast(given[spec.name], spec.dtype) for spec in self._proposals.inputs}
         answers = self._proposals.run(feeds)
-        boxes, scores = answers[PROPOSAL_BOXES_XYXY_MODEL], answers[PROPOSAL_SCORES]
-        if boxes.shape != (1, scores.size, 4):
+        found = [np.asarray(answers[name], np.float32) for name in _PROPOSALS]
+        total = sum((self.image_size // stride) ** 2 for stride in PROPOSAL_STRIDES)
+        expected = [(1, total, 4), (1, total), (1, total)]
+        if [array.shape for array in found] != expected:
             raise WeightsError(
-                f"the proposals of {self.name} must be boxes (1, A, 4) and scores (1, A), got "
-                f"{_shapes([boxes.shape, scores.shape])}; export it with `edgeseg export`"
+                f"the proposals of {self.name} must be arrays {_shapes(expected)}, got "
+                f"{_shapes([array.shape for array in found])}; export it with `edgeseg export`"
             )
-        return boxes[0].astype(np.float32), scores[0].astype(np.float32)
+        return CellProposals(*(array[0] for array in found))
 
     def _check_features(self, features: tuple[NDArray[Any], ...]) -> None:
         expected = [spec.shape for spec in self._features]

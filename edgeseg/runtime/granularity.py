@@ -1,12 +1,12 @@
 """What one click means: the part, the object or the group, told by region proposals.
 
-A single point fits objects of every size. Proposals that hold the point say which sizes there are
-and how likely each is; the likely ones that agree are merged into a box, weighted by confidence,
-and the box goes along with the point.
+A single point fits objects of every size. Each level of the proposal head has a box for the click
+and says how likely that one is meant; likely boxes that agree are merged, weighted by these
+chances, and the box goes along with the point.
 
-Source: the proposal-guided point prompt of EdgeSAM (Zhou et al. 2023, arXiv:2312.06660). There the
-K nearest proposals are merged; here a proposal's weight is its confidence times how near its middle
-is to the point, measured in its own size, and only boxes that mean the same object are merged.
+Source: the proposal-guided point prompt of EdgeSAM (Zhou et al. 2023, arXiv:2312.06660), which
+merges the K nearest proposals by their confidence. Confidences of detections do not compare across
+sizes (a small object is always less certain to be there), so the chances are learned for clicks.
 """
 
 from collections.abc import Iterator
@@ -35,32 +35,27 @@ class GranularitySettings:
     """How a box is made for a click.
 
     Attributes:
-        num_merged: Most proposals that are merged, K.
-        weight_power: Proposals are averaged with their weights to this power; 0 averages evenly.
-        sharpness: How much a proposal loses whose middle is far from the point; 0: nothing.
-        min_iou: Smallest IoU with the best proposal of those merged with it.
-        min_confidence: Smallest confidence of the best proposal; below it a click stays alone.
+        num_merged: Most boxes that are merged, K.
+        weight_power: Boxes are averaged with their chances to this power; 0 averages evenly.
+        min_iou: Smallest IoU with the likeliest box of those merged with it.
+        min_chance: Smallest chance of a box; a click that has none stays alone.
 
     Raises:
         ConfigError: A setting is out of range.
     """
 
-    num_merged: int = 5
+    num_merged: int = 2
     weight_power: float = 1.0
-    sharpness: float = 2.0
-    min_iou: float = 0.6
-    min_confidence: float = 0.0
+    min_iou: float = 0.5
+    min_chance: float = 0.0
 
     def __post_init__(self) -> None:
         check_share("min_iou", self.min_iou)
-        check_share("min_confidence", self.min_confidence)
+        check_share("min_chance", self.min_chance)
         if self.num_merged < 1:
-            raise ConfigError(f"num_merged must be 1 or more, got {self.num_merged}; 5 suits most")
-        if self.weight_power < 0 or self.sharpness < 0:
-            raise ConfigError(
-                "weight_power and sharpness must be 0 or more, got "
-                f"{self.weight_power} and {self.sharpness}"
-            )
+            raise ConfigError(f"num_merged must be 1 or more, got {self.num_merged}; 2 suits most")
+        if self.weight_power < 0:
+            raise ConfigError(f"weight_power must be 0 or more, got {self.weight_power}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,46 +64,35 @@ class ClickBox:
 
     Attributes:
         box_xyxy: (4,) float32, x0 y0 x1 y1 in image pixels; the point is inside.
-        confidence: Weight of its best proposal, 0..1.
+        chance: That of the boxes it was merged of, together, 0..1.
     """
 
     box_xyxy: NDArray[np.float32]
-    confidence: float
+    chance: float
 
 
 def click_boxes(
-    point_xy: NDArray[np.float32],
-    proposals: Proposals,
-    settings: GranularitySettings | None = None,
+    proposals: Proposals, settings: GranularitySettings | None = None
 ) -> Iterator[ClickBox]:
-    """Yield the boxes that a click may mean, the likeliest first, each from other proposals.
+    """Yield the boxes that a click may mean, the likeliest first, each made of other proposals.
 
     Args:
-        point_xy: (2,) float32, in pixels of the image.
-        proposals: Of the image; they may overlap.
+        proposals: Of the click, see `Segmenter.propose_for_click`; the likeliest first.
         settings: See `GranularitySettings`.
     """
     settings = settings or GranularitySettings()
-    boxes = proposals.boxes_xyxy
-    inside = (boxes[:, :2] <= point_xy).all(axis=1) & (boxes[:, 2:] >= point_xy).all(axis=1)
-    boxes, scores = boxes[inside], proposals.scores[inside]
-    middles, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    distances = np.abs((point_xy - middles) / sizes * 2).max(axis=1, initial=0)  # 1 at an edge
-    weights = scores * np.exp(-settings.sharpness * distances**2)
-    is_free = np.ones(len(boxes), np.bool_)
+    boxes, chances = proposals.boxes_xyxy, proposals.scores
+    is_free = chances >= settings.min_chance
+    merged = []
     while is_free.any():
-        best = int(np.where(is_free, weights, -1).argmax())
-        if weights[best] < settings.min_confidence:
-            return
-        same = is_free & (box_ious(boxes[best], boxes) >= settings.min_iou)
-        rows = np.flatnonzero(same)
-        rows = rows[np.argsort(-weights[rows], kind="stable")][: settings.num_merged]
-        shares = weights[rows] ** settings.weight_power
-        if not shares.sum() > 0:
-            return
-        merged = (boxes[rows] * (shares / shares.sum())[:, None]).sum(axis=0)
-        yield ClickBox(merged.astype(np.float32), float(weights[best]))
-        is_free &= ~same
+        likeliest = int(is_free.argmax())  # they are in order
+        same = is_free & (box_ious(boxes[likeliest], boxes) >= settings.min_iou)
+        rows = np.flatnonzero(same)[: settings.num_merged]
+        shares = np.maximum(chances[rows], np.finfo(np.float32).tiny) ** settings.weight_power
+        box = (boxes[rows] * (shares / shares.sum())[:, None]).sum(axis=0)
+        merged.append(ClickBox(box.astype(np.float32), float(chances[rows].sum())))
+        is_free[rows] = False
+    yield from sorted(merged, key=lambda box: -box.chance)
 
 
 def box_ious(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -153,7 +137,8 @@ def segment_click(
     if max_masks < 1:
         raise ConfigError(f"max_masks must be 1 or more, got {max_masks}; 3 are what SAM gives")
     point = np.asarray(point_xy, np.float32)
-    boxes = list(islice(click_boxes(point, segmenter.propose(encoded), settings), max_masks))
+    proposals = segmenter.propose_for_click(encoded, point)
+    boxes = list(islice(click_boxes(proposals, settings), max_masks))
     prompts = [Prompt([point], box_xyxy=likely.box_xyxy) for likely in boxes]
     logits, scores = segmenter.predict_logits(encoded, [*prompts, Prompt([point])])
     answers = np.concatenate([logits[:-1, 0], logits[-1, 1:]])  # a box is answered by token 0

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgeseg.errors import ConfigError, ImageError, PromptError, WeightsError
+from edgeseg.errors import ConfigError, ImageError, WeightsError
 from edgeseg.geometry import ModelFrame
-from edgeseg.postprocess import choose_mask, crop_of_logits
-from edgeseg.prompt_packing import PackedPrompts, pack_prompts
+from edgeseg.postprocess import crop_of_logits
 from edgeseg.prompts import Prompt
-from edgeseg.proposals import MAX_PROPOSALS, Proposals, read_proposals
+from edgeseg.proposals import (
+    MAX_PROPOSALS,
+    CellProposals,
+    Proposals,
+    click_proposals,
+    read_proposals,
+)
 from edgeseg.runtime.backend import Backend, ProposingBackend, takes_rgb
+from edgeseg.runtime.decoding import decode_prompts
 from edgeseg.runtime.masks import Masks
 from edgeseg.runtime.model_input import model_input
 
@@ -129,13 +135,29 @@ class Segmenter:
             WeightsError: The model has no proposals.
             ImageError: The image was encoded by another model.
         """
+        return read_proposals(self._proposed(encoded), encoded.frame, max_proposals)
+
+    def propose_for_click(self, encoded: EncodedImage, point_xy: ArrayLike) -> Proposals:
+        """Return the boxes that a click may mean, the likeliest first; scores are their chances.
+
+        Args:
+            encoded: What `encode` returned.
+            point_xy: x and y in pixels of the image.
+
+        Raises:
+            WeightsError: The model has no proposals.
+            ImageError: The image was encoded by another model.
+        """
+        return click_proposals(self._proposed(encoded), point_xy, encoded.frame)
+
+    def _proposed(self, encoded: EncodedImage) -> CellProposals:
         self._check_encoded(encoded)
         if not isinstance(self.backend, ProposingBackend):
             raise WeightsError(
                 f"the model {self.backend.name} proposes nothing; load one that was exported with "
                 "a proposal head"
             )
-        return read_proposals(*self.backend.propose(encoded.features), encoded.frame, max_proposals)
+        return self.backend.propose(encoded.features)
 
     def predict_logits(
         self, encoded: EncodedImage, prompts: Sequence[Prompt]
@@ -209,7 +231,7 @@ class Segmenter:
         from edgeseg.runtime.granularity import click_boxes
 
         point = np.asarray(point_xy, np.float32)
-        likeliest = next(click_boxes(point, self.propose(encoded), settings), None)
+        likeliest = next(click_boxes(self.propose_for_click(encoded, point), settings), None)
         return Prompt([point], box_xyxy=None if likeliest is None else likeliest.box_xyxy)
 
     def segment_click(
@@ -246,37 +268,11 @@ class Segmenter:
     def _decode(
         self, encoded: EncodedImage, prompts: Sequence[Prompt]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """Return logits, scores and the chosen token of each prompt, a few prompts at a time."""
+        """Return logits, scores and the chosen token of each prompt; see `decode_prompts`."""
         self._check_encoded(encoded)
-        side = self.backend.image_size // 4
-        logits = np.zeros((len(prompts), 4, side, side), np.float32)
-        scores = np.zeros((len(prompts), 4), np.float32)
-        tokens = np.zeros(len(prompts), np.int64)
-        for start in range(0, len(prompts), self.max_prompts_a_call):
-            part = slice(start, start + self.max_prompts_a_call)
-            packed = pack_prompts(_check_prompts(prompts[part]), encoded.frame)
-            logits[part], scores[part] = self._answer(encoded, packed, side)
-            tokens[part] = choose_mask(scores[part], packed.point_labels, packed.has_mask)
-        return logits, scores, tokens
-
-    def _answer(
-        self, encoded: EncodedImage, packed: PackedPrompts, side: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        logits, scores = self.backend.decode(
-            encoded.features,
-            packed.points_xy,
-            packed.point_labels,
-            packed.mask_logits,
-            packed.has_mask,
+        return decode_prompts(
+            self.backend, encoded.features, encoded.frame, prompts, self.max_prompts_a_call
         )
-        expected = (len(packed), 4, side, side), (len(packed), 4)
-        if (logits.shape, scores.shape) != expected:  # would broadcast to wrong masks silently
-            raise WeightsError(
-                f"the model {self.backend.name} must answer {len(packed)} prompts with arrays "
-                f"{expected}, got {(logits.shape, scores.shape)}; load a promptable model with "
-                f"{self.backend.image_size} pixel input"
-            )
-        return logits, scores
 
     def _check_encoded(self, encoded: EncodedImage) -> None:
         theirs = encoded.model, encoded.frame.image_size
@@ -286,13 +282,3 @@ class Segmenter:
                 f"the image was encoded by {theirs[0]} with {theirs[1]} pixel input, this is "
                 f"{ours[0]} with {ours[1]}; encode the image with this segmenter"
             )
-
-
-def _check_prompts(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
-    for prompt in prompts:
-        if not isinstance(prompt, Prompt):
-            raise PromptError(
-                f"prompts must be Prompt objects, got {type(prompt).__name__}; "
-                "write Prompt(points_xy=[(x, y)]) or Prompt(box_xyxy=[x0, y0, x1, y1])"
-            )
-    return prompts

@@ -1,7 +1,9 @@
+import math
+
 import pytest
 import torch
 
-from edgeseg.distill.proposal_losses import assign_cells, proposal_losses
+from edgeseg.distill.proposal_losses import assign_cells, click_losses, proposal_losses
 from edgeseg.modeling.proposal_head import ProposalOutput, level_cells, level_sizes
 
 CENTERS_XY, STRIDES = level_cells(level_sizes(128))  # 16, 8, 4 and 2 cells a side
@@ -71,6 +73,7 @@ def answers(batch, boxes=None, center=-20.0, iou=0.0):
         everywhere.requires_grad_(),
         torch.full((batch, total), center).requires_grad_(),
         torch.full((batch, total), iou).requires_grad_(),
+        torch.zeros(batch, total).requires_grad_(),
     )
 
 
@@ -118,3 +121,42 @@ def test_a_batch_without_any_object_counts_nothing():
 
     assert all(mean.count.item() == 0 for mean in losses.values())
     assert all(torch.isfinite(mean.total) for mean in losses.values())
+
+
+def test_a_click_learns_its_level_among_the_cells_that_hold_it():
+    output = answers(1)
+    box, point = torch.tensor([[0.0, 0.0, 60.0, 30.0]]), torch.tensor([[20.0, 9.0]])  # level 1
+
+    losses = click_losses(output, 128, [box], [point])
+
+    assert losses["click_level"].count.item() == 1
+    assert losses["click_level"].total.item() == pytest.approx(math.log(4))  # all levels equal
+    losses["click_level"].total.backward()
+    gradient = output.click_logits.grad[0]
+    under = [1 * 16 + 2, 256 + 0 * 8 + 1, 256 + 64, 256 + 64 + 16]
+    assert torch.nonzero(gradient).flatten().tolist() == under
+    assert gradient[under].tolist() == pytest.approx([0.25, -0.75, 0.25, 0.25])
+
+
+def test_the_cell_under_a_click_learns_the_box_of_its_level():
+    box, point = torch.tensor([[0.0, 0.0, 60.0, 30.0]]), torch.tensor([[20.0, 9.0]])
+    everywhere = torch.zeros(1, len(CENTERS_XY), 4)
+    everywhere[0, 256 + 1] = torch.tensor([0.0, 0.0, 30.0, 30.0])  # half of the object
+
+    losses = click_losses(answers(1, everywhere), 128, [box], [point])
+
+    assert losses["click_box"].total.item() == pytest.approx(0.5)
+
+
+def test_clicks_of_all_images_count_the_same_and_images_without_any_do_not():
+    box, point = torch.tensor([[0.0, 0.0, 60.0, 30.0]]), torch.tensor([[20.0, 9.0]])
+    none = torch.zeros(0, 4), torch.zeros(0, 2)
+
+    three = click_losses(
+        answers(3), 128, [box, none[0], box.repeat(2, 1)], [point, none[1], point.repeat(2, 1)]
+    )
+    nothing = click_losses(answers(1), 128, [none[0]], [none[1]])
+
+    assert three["click_level"].count.item() == 3
+    assert three["click_level"].total.item() == pytest.approx(3 * math.log(4))
+    assert nothing["click_box"].count.item() == 0

@@ -9,6 +9,7 @@ from edgeseg.modeling import ImageFeatures, build_model
 from edgeseg.modeling.checkpoints import load_model, save_weights
 from edgeseg.modeling.proposal_head import (
     ProposalHead,
+    cells_at,
     level_cells,
     level_sizes,
     read_rows,
@@ -33,7 +34,7 @@ def test_cells_are_counted_row_by_row_from_the_finest_level():
 
 
 def test_edges_lie_at_their_distances_from_the_centre_in_strides():
-    rows = torch.tensor([[[0, math.log(2), math.log(0.5), math.log(3), 0, math.log(3)]]])
+    rows = torch.tensor([[[0, math.log(2), math.log(0.5), math.log(3), 0, math.log(3), 0.5]]])
 
     output = read_rows(rows, torch.tensor([[20.0, 12.0]]), torch.tensor([[8.0]]))
 
@@ -42,8 +43,22 @@ def test_edges_lie_at_their_distances_from_the_centre_in_strides():
     assert output.scores.item() == pytest.approx(0.5 * 0.75)
 
 
+def test_a_click_belongs_to_one_cell_of_each_level():
+    cells = cells_at(torch.tensor([[20.0, 9.0], [0.0, 63.9], [70.0, -1.0]]), 64)
+
+    # Levels of 8, 4, 2 and 1 cells a side begin at 0, 64, 80 and 84.
+    assert cells.tolist() == [
+        [1 * 8 + 2, 64 + 0 * 4 + 1, 80, 84],
+        [7 * 8 + 0, 64 + 3 * 4 + 0, 82, 84],
+        [7, 67, 81, 84],
+    ]
+    centers_xy, strides = level_cells(level_sizes(64))
+    away = (centers_xy[cells[0]] - torch.tensor([20.0, 9.0])).abs().amax(dim=1)
+    assert (away <= strides[cells[0], 0] / 2).all()
+
+
 def test_boxes_stay_finite_in_half_precision():
-    rows = torch.full((1, 1, 6), 60.0)
+    rows = torch.full((1, 1, 7), 60.0)
 
     output = read_rows(rows, torch.tensor([[32.0, 32.0]]), torch.tensor([[64.0]]))
 

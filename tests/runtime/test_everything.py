@@ -3,6 +3,7 @@ import pytest
 from cell_backend import CellBackend
 
 from edgeseg.errors import ConfigError, ImageError, WeightsError
+from edgeseg.proposals import CellProposals
 from edgeseg.run_lengths import decode_rle
 from edgeseg.runtime import EverythingSettings, Segmenter
 
@@ -20,7 +21,8 @@ class ProposingCells(CellBackend):
     def propose(self, features):
         assert len(features) == 2
         boxes = 4 * np.array(self.boxes, np.float32).reshape(-1, 4)
-        return boxes, np.array(self.proposal_scores, np.float32)
+        scores = np.array(self.proposal_scores, np.float32)
+        return CellProposals(boxes, scores, np.zeros(len(scores), np.float32))
 
 
 def search(boxes, scores, image=IMAGE, max_prompts_a_call=64, **settings):
