@@ -1,6 +1,6 @@
-"""Render the tables of README.md and export/README.md from the committed results.
+"""Render the tables of README.md, docs/everything.md and export/README.md from the results.
 
-Prints Markdown; with --write it replaces what stands between the markers of both files, with
+Prints Markdown; with --write it replaces what stands between the markers of these files, with
 --check it says whether that would change them.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
 README, EXPORT_README = ROOT / "README.md", ROOT / "export" / "README.md"
+EVERYTHING_PAGE = ROOT / "docs" / "everything.md"
 MARKERS = "<!-- figures: python benchmarks/render_tables.py --write -->\n", "<!-- end -->\n"
 PROMPT_SETS = ("box", "box+1", "box+2", "center", "center+1", "center+2")
 
@@ -168,6 +169,51 @@ def render() -> str:
     )
 
 
+def clicks() -> str:
+    """Return mIoU of a single click with and without boxes, by domain."""
+    result = json.loads((RESULTS / "click_boxes.json").read_text("utf-8"))
+    domains = list(result["num_objects"])
+    rows = [
+        [name, *(points(row["domains"][domain]) for domain in domains), points(row["mean"])]
+        for name, row in result["rows"].items()
+    ]
+    header = [f"{name} ({result['num_objects'][name]})" for name in domains]
+    recall = ", ".join(f"AR@{n} {points(value)}" for n, value in result["box_recall"].items())
+    caption = (
+        f"A click in the middle of each object, alone and with the box that `{result['model']}` "
+        "proposes for it; mIoU in points, objects in brackets (`python benchmarks/click_boxes.py "
+        f"{result['model']}`). Proposed boxes alone have {recall}.\n\n"
+    )
+    return caption + table(["", *header, "mean"], rows)
+
+
+def everything() -> str:
+    """Return recall and cost of the searches for everything."""
+    result = json.loads((RESULTS / "everything.json").read_text("utf-8"))
+    package = result["rows"]["segment_anything 32 x 32"]
+    rows = []
+    for name, row in result["rows"].items():
+        faster = package["mean_seconds"] / row["mean_seconds"]
+        rows.append(
+            [
+                name,
+                *(points(value) for value in row["recall"].values()),
+                f"{row['mean_prompts']:.0f}",
+                f"{row['mean_seconds']:.2f}",
+                f"{faster:.1f}",
+            ]
+        )
+    caption = (
+        f"Everything in {result['num_images']} validation images with the weights of "
+        f"`{result['model']}` in PyTorch, {result['threads']} threads: average recall of the "
+        "annotated masks, mean of the domains, in points; all grids keep masks of predicted IoU "
+        f"{result['min_score']:g} and stability {result['min_stability']:g} or more "
+        f"(`python benchmarks/everything.py {result['model']}`).\n\n"
+    )
+    header = ["search", "AR@10", "AR@100", "AR@1000", "prompts", "seconds", "times faster"]
+    return caption + table(header, rows)
+
+
 def graph_variants() -> str:
     """Return what each idea for a faster encoder gave."""
     result = json.loads((RESULTS / "graph_variants.json").read_text("utf-8"))
@@ -204,7 +250,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="replace the tables of both files")
     parser.add_argument("--check", action="store_true", help="exit with 1 if that changes a file")
     given = parser.parse_args()
-    tables = {README: render(), EXPORT_README: render_exports()}
+    tables = {
+        README: render(),
+        EVERYTHING_PAGE: "\n".join([clicks(), everything()]),
+        EXPORT_README: render_exports(),
+    }
     if given.write:
         for path, text in tables.items():
             path.write_text(with_tables(path, text), "utf-8")

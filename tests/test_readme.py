@@ -37,7 +37,7 @@ def test_every_part_of_the_package_stands_in_the_file_map():
     assert parts <= set(re.findall(r"`edgeseg/(\w+)/`", README))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/distilling.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/distilling.md", "docs/everything.md"])
 def test_every_command_in_the_documentation_exists(page):
     lines = shell_lines((ROOT / page).read_text("utf-8"))
     words = [match for line in lines for match in re.findall(r"(?:^|&& |-m )edgeseg (\w+)", line)]

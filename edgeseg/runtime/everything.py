@@ -44,11 +44,11 @@ class EverythingSettings:
         ConfigError: A setting is out of range.
     """
 
-    max_prompts: int = 300
-    min_proposal_score: float = 0.05
-    max_box_iou: float = 0.7
-    min_score: float = 0.5
-    min_stability: float = 0.7
+    max_prompts: int = 128
+    min_proposal_score: float = 0.02
+    max_box_iou: float = 0.8
+    min_score: float = 0.3
+    min_stability: float = 0.5
     max_mask_iou: float = 0.8
     fill_points_per_side: int = 0
 

@@ -26,8 +26,6 @@ from edgeseg.runtime.segmenter import EncodedImage, Segmenter
 
 _MAX_MASK_IOU = 0.8
 """Masks that overlap more than this are the same answer."""
-_POINT_CHANCE = 0.5
-"""Confidence of what a point alone is answered with, beside a box that was proposed."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class ClickBox:
 
     Attributes:
         box_xyxy: (4,) float32, x0 y0 x1 y1 in image pixels; the point is inside.
-        chance: That of the boxes it was merged of, together, 0..1.
+        chance: That of the likeliest of the boxes it was merged of, 0..1.
     """
 
     box_xyxy: NDArray[np.float32]
@@ -83,16 +81,14 @@ def click_boxes(
     settings = settings or GranularitySettings()
     boxes, chances = proposals.boxes_xyxy, proposals.scores
     is_free = chances >= settings.min_chance
-    merged = []
     while is_free.any():
         likeliest = int(is_free.argmax())  # they are in order
         same = is_free & (box_ious(boxes[likeliest], boxes) >= settings.min_iou)
         rows = np.flatnonzero(same)[: settings.num_merged]
         shares = np.maximum(chances[rows], np.finfo(np.float32).tiny) ** settings.weight_power
         box = (boxes[rows] * (shares / shares.sum())[:, None]).sum(axis=0)
-        merged.append(ClickBox(box.astype(np.float32), float(chances[rows].sum())))
+        yield ClickBox(box.astype(np.float32), float(chances[likeliest]))
         is_free[rows] = False
-    yield from sorted(merged, key=lambda box: -box.chance)
 
 
 def box_ious(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -127,7 +123,8 @@ def segment_click(
         settings: See `GranularitySettings`.
 
     Returns:
-        Up to `max_masks` masks, the best-scored first. `prompt_indices` are 0.
+        Up to `max_masks` masks. The first has the largest expected IoU: the one that is predicted,
+        times the chance of the box it answers. `prompt_indices` are 0.
 
     Raises:
         WeightsError: The model has no proposals.
@@ -143,8 +140,8 @@ def segment_click(
     logits, scores = segmenter.predict_logits(encoded, [*prompts, Prompt([point])])
     answers = np.concatenate([logits[:-1, 0], logits[-1, 1:]])  # a box is answered by token 0
     answer_scores = np.concatenate([scores[:-1, 0], scores[-1, 1:]])
-    # Boxes come first, so that they win over a point's answer of the same confidence.
-    chances = np.array([1.0] * len(boxes) + [_POINT_CHANCE] * (len(answers) - len(boxes)))
+    # What a box is answered with is worth its predicted IoU only if the box is meant.
+    chances = np.array([likely.chance for likely in boxes] + [1.0] * (len(answers) - len(boxes)))
     found = good_candidates(
         answers,
         answer_scores,
@@ -155,6 +152,5 @@ def segment_click(
         chances=chances.astype(np.float32),
     )
     kept = without_equal_masks(list(found), _MAX_MASK_IOU)[:max_masks]
-    kept.sort(key=lambda candidate: -candidate.score)
     masks = gather(kept, encoded.frame, len(prompts) + 1, StepClock()).masks
     return replace(masks, prompt_indices=np.zeros(len(masks), np.int64))

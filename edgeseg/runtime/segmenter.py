@@ -217,7 +217,10 @@ class Segmenter:
         point_xy: ArrayLike,
         settings: "GranularitySettings | None" = None,
     ) -> Prompt:
-        """Return a click with the box it probably means, or alone where nothing is proposed.
+        """Return a click with the box it probably means, or alone if that promises more.
+
+        Both are decoded. What the box is answered with is worth its predicted IoU times the chance
+        that the box is meant; the point alone is worth the best IoU that is predicted for it.
 
         Args:
             encoded: What `encode` returned.
@@ -232,7 +235,12 @@ class Segmenter:
 
         point = np.asarray(point_xy, np.float32)
         likeliest = next(click_boxes(self.propose_for_click(encoded, point), settings), None)
-        return Prompt([point], box_xyxy=None if likeliest is None else likeliest.box_xyxy)
+        alone = Prompt([point])
+        if likeliest is None:
+            return alone
+        boxed = Prompt([point], box_xyxy=likeliest.box_xyxy)
+        _, scores = self.predict_logits(encoded, [alone, boxed])
+        return boxed if scores[1, 0] * likeliest.chance > scores[0, 1:].max() else alone
 
     def segment_click(
         self, encoded: EncodedImage, point_xy: ArrayLike, max_masks: int = 3

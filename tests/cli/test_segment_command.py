@@ -77,8 +77,10 @@ def proposing_weights(tmp_path):
     net.add_proposal_head()
     with torch.no_grad():
         for prediction in net.proposal_head.predictions:
-            prediction.bias[4:] = 2.0  # sure of every cell
-        net.mask_decoder.iou_prediction_head.layers[-1].bias += 1.0  # and of every mask
+            prediction.bias[4:6] = 2.0  # sure of every cell
+        net.proposal_head.predictions[0].bias[6] = 20.0  # of the size that a click means
+        net.mask_decoder.iou_prediction_head.layers[-1].bias += 1.0  # and of every mask,
+        net.mask_decoder.iou_prediction_head.layers[-1].bias[0] += 1.0  # of a box's the most,
         for mlp in net.mask_decoder.output_hypernetworks_mlps:
             mlp.layers[-1].weight *= 1000  # whose edges are sharp
     path = tmp_path / "proposing.safetensors"
@@ -131,7 +133,7 @@ def test_granularities_are_several_masks_of_one_point(photo, proposing_weights, 
 
     rows = json.loads(capsys.readouterr().out)["masks"]
     assert 1 <= len(rows) <= 3
-    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    assert {row["prompt"] for row in rows} == {0}
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_every_proposal_becomes_a_mask():
 def test_unlikely_and_equal_proposals_are_not_decoded():
     boxes = [[1, 2, 5, 4], [1, 2, 5, 4], [8, 6, 14, 12], [0, 0, 2, 2]]
 
-    found, _ = search(boxes, [0.3, 0.8, 0.9, 0.04])
+    found, _ = search(boxes, [0.3, 0.8, 0.9, 0.01])
 
     assert found.num_prompts == 2
     assert len(found) == 2

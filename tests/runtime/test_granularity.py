@@ -41,8 +41,8 @@ def boxes_of(boxes, chances, **settings):
 def test_boxes_that_agree_are_merged_by_their_chances():
     found = boxes_of([[0, 0, 10, 10], [0, 0, 10, 8]], [0.6, 0.2])  # IoU 80 / 100
 
-    # 0.6 / 0.8 of 10 and 0.2 / 0.8 of 8.
-    assert found == [([0, 0, 10, 9.5], pytest.approx(0.8))]
+    # 0.6 / 0.8 of 10 and 0.2 / 0.8 of 8; the chance is that of the likelier one.
+    assert found == [([0, 0, 10, 9.5], pytest.approx(0.6))]
 
 
 def test_the_power_of_the_chances_says_how_much_the_likelier_one_counts():
@@ -67,29 +67,24 @@ def test_boxes_that_mean_other_objects_are_not_merged():
     assert found == [(THING, pytest.approx(0.6)), (GROUP, pytest.approx(0.4))]
 
 
-def test_boxes_that_agree_may_together_be_likelier_than_the_likeliest():
-    boxes = [PART, [1, 1, 14, 10], [1, 1, 14, 9]]
-
-    found = boxes_of(boxes, [0.4, 0.35, 0.25])
-
-    assert [chance for _, chance in found] == pytest.approx([0.6, 0.4])
-
-
 def test_unlikely_boxes_are_left_out():
     assert boxes_of([THING, PART], [0.9, 0.1], min_chance=0.2) == [(THING, pytest.approx(0.9))]
     assert boxes_of([THING], [0.1], min_chance=0.2) == []
     assert boxes_of([], []) == []
 
 
-def test_a_click_goes_along_with_its_box():
-    segmenter, encoded = clicked()
+def test_a_click_goes_along_with_its_box_where_that_promises_more():
+    # The backend predicts 0.9 for a box and at best 0.8 for a point: 0.9 * 0.95 > 0.8 > 0.9 * 0.85.
+    segmenter, encoded = clicked((0.02, 0.95, 0.02, 0.01))
+    unsure, encoded_too = clicked((0.05, 0.85, 0.05, 0.05))
 
     prompt = segmenter.click_prompt(encoded, (5.5, 4.5))
-    alone = segmenter.click_prompt(encoded, (5.5, 4.5), GranularitySettings(min_chance=0.9))
 
     assert prompt.points_xy.tolist() == [[5.5, 4.5]]
     assert prompt.box_xyxy.tolist() == THING
-    assert alone.box_xyxy is None
+    assert unsure.click_prompt(encoded_too, (5.5, 4.5)).box_xyxy is None
+    only_sure = GranularitySettings(min_chance=0.96)
+    assert segmenter.click_prompt(encoded, (5.5, 4.5), only_sure).box_xyxy is None
 
 
 def test_the_boxes_of_a_click_come_the_likeliest_first():
@@ -102,15 +97,25 @@ def test_the_boxes_of_a_click_come_the_likeliest_first():
 
 
 def test_a_click_may_mean_several_things():
-    # A box is answered by what is in it, a point alone by 2, 3 or 4 cells from it on.
-    segmenter, encoded = clicked()
+    # Boxes are answered by what is in them, worth 0.9 times their chance, a point alone by 2, 3 or
+    # 4 cells from it on, worth 0.3, 0.8 and 0.5.
+    segmenter, encoded = clicked((0.02, 0.95, 0.02, 0.01))
 
     masks = segmenter.segment_click(encoded, (5.5, 4.5))
 
-    assert {6, 36, 88} == set(masks.areas_px.tolist())  # the three likeliest boxes
+    assert masks.areas_px.tolist() == [36, 3, 4]
+    assert masks.scores.tolist() == pytest.approx([0.9, 0.8, 0.5])
     assert masks.prompt_indices.tolist() == [0, 0, 0]
-    assert (np.diff(masks.scores) <= 0).all()
-    assert len(segmenter.segment_click(encoded, (5.5, 4.5), max_masks=1)) == 1
+    best = segmenter.segment_click(encoded, (5.5, 4.5), max_masks=1)
+    assert best.areas_px.tolist() == [36]
+
+
+def test_an_uncertain_click_is_answered_by_the_point_first():
+    segmenter, encoded = clicked((0.3, 0.4, 0.2, 0.1))
+
+    masks = segmenter.segment_click(encoded, (5.5, 4.5))
+
+    assert masks.areas_px.tolist() == [3, 4, 36]  # 0.8, 0.5, 0.9 * 0.4
 
 
 def test_a_model_without_proposals_says_so():
