@@ -44,7 +44,7 @@ class EverythingSettings:
         ConfigError: A setting is out of range.
     """
 
-    max_prompts: int = 128
+    max_prompts: int = 100
     min_proposal_score: float = 0.02
     max_box_iou: float = 0.8
     min_score: float = 0.3
