@@ -13,10 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from edgeseg.errors import ConfigError, DataError
+from edgeseg.errors import ConfigError, DataError, missing_extra
 
 LIMITS = (10, 100, 1000)
 """Answers of an image that count."""
@@ -54,7 +52,13 @@ def average_recall(
     Raises:
         ConfigError: There is no limit, or they do not rise.
         DataError: No image has an object.
+        MissingExtraError: pycocotools is not installed.
     """
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ModuleNotFoundError as error:
+        raise missing_extra("pycocotools", "train") from error
     if not limits or list(limits) != sorted(set(limits)) or limits[0] < 1:
         raise ConfigError(f"limits must rise from 1 or more, got {list(limits)}; 10, 100, 1000 do")
     if not any(image.targets for image in images):
@@ -65,7 +69,10 @@ def average_recall(
         truth.createIndex()
         rows = list(_answers(images, kind))
         # loadRes() refuses an empty list.
-        found = truth.loadRes(rows) if rows else _nothing(truth)
+        found = truth.loadRes(rows) if rows else COCO()
+        if not rows:
+            found.dataset = {**truth.dataset, "annotations": []}
+            found.createIndex()
         run = COCOeval(truth, found, "segm" if kind == "masks" else "bbox")
         run.params.useCats = 0
         run.params.maxDets = list(limits)
@@ -120,10 +127,3 @@ def _answers(images: Sequence[ImageAnswers], kind: str) -> Any:  # noqa: ANN401 
                 x0, y0, x1, y1 = image.boxes_xyxy[index].tolist()
                 row["bbox"] = [x0, y0, x1 - x0, y1 - y0]
             yield row
-
-
-def _nothing(truth: COCO) -> COCO:
-    found = COCO()
-    found.dataset = {**truth.dataset, "annotations": []}
-    found.createIndex()
-    return found

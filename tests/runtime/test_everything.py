@@ -84,7 +84,8 @@ def test_masks_the_model_does_not_believe_in_are_left_out():
 
 def test_points_are_asked_only_where_nothing_was_found():
     # The grid's points are at x 4 and 12, y 3 and 9; the left half of the image is taken.
-    found, backend = search([[0, 0, 8, 12]], [0.9], fill_points_per_side=2, max_mask_iou=1.0)
+    wanted = {"fill_points_per_side": 2, "max_mask_iou": 1.0, "min_score": 0.5}
+    found, backend = search([[0, 0, 8, 12]], [0.9], **wanted)
 
     assert found.num_prompts == 3
     points = backend.calls[1][0][:, 0] / 4

@@ -1,23 +1,31 @@
 """Region proposals as files: made, proven and run beside encoder and decoder."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from random_weights import randomised_tiny
 
 import edgeseg
-from edgeseg.errors import ExportError, WeightsError
-from edgeseg.export_manifest import read_export
+from edgeseg.errors import WeightsError
+from edgeseg.export_manifest import read_export, write_export
 from edgeseg.exporter.coreml_answers import open_interpreted
-from edgeseg.exporter.graphs import ProposalGraph
-from edgeseg.exporter.proof import box_overlap
+from edgeseg.exporter.graphs import ProposalGraph, shape_of
+from edgeseg.exporter.onnx_files import convert
+from edgeseg.exporter.onnx_inputs import example_inputs
+from edgeseg.exporter.onnx_precision import in_precision
+from edgeseg.exporter.onnx_sessions import runner_of
+from edgeseg.exporter.proof import PairAnswerer, box_overlap, compare
+from edgeseg.exporter.proof_cases import ProofImage
+from edgeseg.exporter.proof_report import ProofReport
 from edgeseg.exporter.release import export_model
 from edgeseg.exporter.targets import ExportTarget, find_target
 from edgeseg.exporter.verification import verify_export
-from edgeseg.exporter.written_files import ExportFacts
+from edgeseg.exporter.written_files import ExportFacts, onnx_graphs
 from edgeseg.modeling.torch_backend import TorchBackend
 from edgeseg.runtime import Segmenter
+from edgeseg.signature import proposals_spec
 
 FACTS = ExportFacts("a" * 64, "test licence")
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
@@ -72,12 +80,18 @@ def test_the_proof_compares_boxes_and_scores(exported):
     assert read_export(exported[0]).file("proposals").path == "proposals.onnx"
 
 
-@pytest.mark.parametrize("name", ["onnx_fp16", "onnx_tensorrt"])
-def test_every_onnx_target_has_proposals(net, tmp_path, name):
-    result = export_model(net, tmp_path / "out", target(name), FACTS, photos=[("noise", IMAGE)])
+def test_half_precision_keeps_boxes_and_scores(net):
+    spec = proposals_spec(shape_of(net))
+    full = convert(ProposalGraph(net), spec).model
+    (inputs,) = example_inputs(spec)
 
-    assert result.manifest.file("proposals") is not None
-    assert "pair.proposal_scores" in {f.output for f in result.manifest.parity}
+    half = in_precision(full, spec, "float16").model
+
+    expected, found = (runner_of(model)(inputs) for model in (full, half))
+    for name in ("proposal_scores", "proposal_click_logits"):
+        np.testing.assert_allclose(found[name], expected[name], atol=0.02)
+    boxes = (answers["proposal_boxes_xyxy_model"][0] for answers in (expected, found))
+    assert box_overlap(*boxes).iou > 0.99
 
 
 def test_a_core_ml_package_proposes_on_the_interpreter_and_keeps_to_the_neural_engine(
@@ -93,16 +107,23 @@ def test_a_core_ml_package_proposes_on_the_interpreter_and_keeps_to_the_neural_e
     assert not [note for note in notes if "refuse" in note]
 
 
-def test_a_graph_with_x_and_y_swapped_is_caught(net, exported, tmp_path, monkeypatch):
-    plain = ProposalGraph.forward
+class Swapped(TorchBackend):
+    """Proposes boxes with x and y exchanged."""
 
-    def swapped(self, *features):
-        boxes, scores = plain(self, *features)
-        return boxes[..., [1, 0, 3, 2]], scores
+    def propose(self, features):
+        cells = super().propose(features)
+        return replace(cells, boxes_xyxy=cells.boxes_xyxy[:, [1, 0, 3, 2]])
 
-    monkeypatch.setattr(ProposalGraph, "forward", swapped)
-    with pytest.raises(ExportError, match="proposal_boxes_xyxy_model"):
-        export_model(net, tmp_path / "out", target("onnx_fp32"), FACTS)
+
+def test_boxes_with_x_and_y_swapped_are_caught(net):
+    pairs = (PairAnswerer(Segmenter(kind(net)), True) for kind in (TorchBackend, Swapped))
+    images = [ProofImage("noise", IMAGE, {})]
+
+    cases = tuple(compare(*pairs, images, net.image_size, ["embedding", "s8", "s4"]))
+
+    report = ProofReport("pair", "torch", target("onnx_fp32").tolerance, cases)
+    assert not report.passed
+    assert all("proposal_boxes_xyxy_model" in failure for failure in report.failures)
 
 
 def test_files_of_another_head_do_not_verify(exported, tmp_path):
@@ -117,13 +138,22 @@ def test_files_of_another_head_do_not_verify(exported, tmp_path):
     assert "proposal_scores" in report.parts[0].reason
 
 
-def test_a_model_without_a_head_exports_without_proposals(tmp_path):
-    result = export_model(randomised_tiny(), tmp_path / "out", target("onnx_fp32"), FACTS)
+def test_a_model_without_a_head_has_no_such_file():
+    net = randomised_tiny()
 
-    assert result.manifest.file("proposals") is None
-    segmenter = edgeseg.load(result.folder)
+    roles = [role for role, *_ in onnx_graphs(net, target("onnx_fp32"))]
+
+    assert roles == ["encoder", "decoder"]
+
+
+def test_a_folder_without_proposals_says_so(exported, tmp_path):
+    folder = shutil.copytree(exported[0], tmp_path / "copy")
+    manifest = read_export(folder)
+    kept = tuple(file for file in manifest.files if file.role != "proposals")
+    write_export(folder, manifest.model_copy(update={"files": kept}))
+
     with pytest.raises(WeightsError, match="the exported edgeseg_tiny proposes nothing; export w"):
-        proposals_of(segmenter)
+        proposals_of(edgeseg.load(folder))
 
 
 def test_overlap_of_boxes_is_that_of_their_areas():
