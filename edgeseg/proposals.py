@@ -11,6 +11,11 @@ from edgeseg.errors import ConfigError
 from edgeseg.geometry import ModelFrame
 from edgeseg.signature import PROPOSAL_STRIDES
 
+MAX_PROPOSALS = 1000
+"""Cells that are looked at, the most confident first; the others are background."""
+_MIN_SIDE_PX = 1.0
+"""A box must be this large inside the image to hold anything."""
+
 
 @dataclass(frozen=True, eq=False)
 class CellProposals:
@@ -27,12 +32,6 @@ class CellProposals:
     boxes_xyxy: NDArray[np.float32]
     scores: NDArray[np.float32]
     click_logits: NDArray[np.float32]
-
-
-MAX_PROPOSALS = 1000
-"""Cells that are looked at, the most confident first; the others are background."""
-_MIN_SIDE_PX = 1.0
-"""A box must be this large inside the image to hold anything."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,9 +48,15 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], each: bool) -> li
 
 
 def parse_everything(
-    everything: bool, grid: int | None, max_prompts: int | None, has_prompts: bool
+    everything: bool, grid: int | None, max_prompts: int | None, prompting: Sequence[str]
 ) -> EverythingSettings | GridSettings | None:
     """Turn options into the settings of a search for everything, or None if they ask for none.
+
+    Args:
+        everything: Whether proposals are to be the prompts.
+        grid: Points along each side of a grid that asks instead, or None.
+        max_prompts: Most proposals, or None for the default.
+        prompting: Names of the options given that say something about prompts.
 
     Raises:
         PromptError: The options contradict each other.
@@ -59,8 +65,9 @@ def parse_everything(
         if max_prompts is not None:
             raise PromptError("--max-prompts belongs to --everything; give that, too")
         return None
-    if has_prompts:
-        raise PromptError("--everything takes no --point and no --box; leave one of them out")
+    if prompting:
+        asked = "--everything" if everything else "--grid"
+        raise PromptError(f"{asked} needs no prompts; leave {' and '.join(prompting)} out")
     if grid is not None:
         if max_prompts is not None:
             raise PromptError("--grid asks at every point; leave --max-prompts out")
@@ -74,13 +81,17 @@ def is_single_point(prompt: Prompt) -> bool:
     return prompt.box_xyxy is None and np.asarray(prompt.point_labels).tolist() == [POSITIVE]
 
 
-def single_point(prompts: Sequence[Prompt]) -> NDArray[np.float32]:
+def single_point(prompts: Sequence[Prompt], others: Sequence[str]) -> NDArray[np.float32]:
     """Return the point of the only prompt, (2,) float32 x y.
 
+    Args:
+        prompts: What was given.
+        others: Names of options given that do not go with it.
+
     Raises:
-        PromptError: There are more prompts, or it is more than a point on the object.
+        PromptError: There are more prompts or options, or it is more than a point on the object.
     """
-    if len(prompts) != 1 or not is_single_point(prompts[0]):
+    if len(prompts) != 1 or not is_single_point(prompts[0]) or others:
         raise PromptError("--granularities takes one --point on the object, and nothing else")
     return np.asarray(prompts[0].points_xy, np.float32)[0]
 

@@ -92,18 +92,30 @@ def segment(
     )
     from edgeseg.images import read_image
 
-    settings = parse_everything(everything, grid, max_prompts, bool(point or box))
+    given = {
+        "--point": point,
+        "--box": box,
+        "--each": each,
+        "--multimask": multimask,
+        "--proposals": proposals,
+        "--granularities": granularities,
+    }
+    prompting = [name for name, value in given.items() if value]
+    settings = parse_everything(everything, grid, max_prompts, prompting)
     if settings is not None:
         pixels = read_image(image)
         segmenter = _load(model, backend, strict, threads, image_size, device)
         _segment_everything(segmenter, image, pixels, settings, out, rle)
         return
     prompts = parse_prompts(point or [], box or [], each)
+    clicked = None
+    if granularities:
+        clicked = single_point(prompts, [n for n in ("--multimask", "--proposals") if given[n]])
     pixels = read_image(image)
     segmenter = _load(model, backend, strict, threads, image_size, device)
     encoded = segmenter.encode(pixels)
-    if granularities:
-        masks = segmenter.segment_click(encoded, single_point(prompts))
+    if clicked is not None:
+        masks = segmenter.segment_click(encoded, clicked)
     else:
         if proposals:
             prompts = with_proposals(segmenter, encoded, prompts)

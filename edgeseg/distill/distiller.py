@@ -22,7 +22,7 @@ from edgeseg.distill.lora import add_lora, merge_lora
 from edgeseg.distill.processes import build_fabric, share_norms
 from edgeseg.distill.run_evaluation import RunEvaluator, summary
 from edgeseg.distill.run_folder import RunFolder
-from edgeseg.distill.stages import EncoderStage, PromptStage, ProposalStage
+from edgeseg.distill.stages import EncoderStage, PromptStage, ProposalStage, Stage
 from edgeseg.distill.student import build_student
 from edgeseg.distill.teacher_cache import cached_embeddings
 from edgeseg.distill.teachers import NetTeacher, load_teacher
@@ -156,10 +156,8 @@ class Distiller:
         options = config.model_dump(include={"max_instances", "center_share"})
         return self._stage_run(stage, {**options, "box_jitter": 0.0})
 
-    def _stage_run(
-        self, stage: EncoderStage | PromptStage | ProposalStage, options: dict[str, Any]
-    ) -> StageRun:
-        follows = self.teacher is not None and _follows_teacher(stage)
+    def _stage_run(self, stage: Stage, options: dict[str, Any]) -> StageRun:
+        follows = self.teacher is not None and stage.follows_teacher
         lookup = self._lookup() if follows else None
         teacher_size = self.teacher.image_size if self.teacher and follows and not lookup else None
         dataset = TrainingDataset(
@@ -264,9 +262,3 @@ class Distiller:
         if self.fabric.is_global_zero:
             save_weights(self.student, self.folder.path / f"{name}.safetensors")
         self._evaluate(self.student, name)
-
-
-def _follows_teacher(stage: EncoderStage | PromptStage | ProposalStage) -> bool:
-    if isinstance(stage, PromptStage):
-        return stage.config.targets.teacher > 0
-    return isinstance(stage, EncoderStage)

@@ -21,15 +21,9 @@ from edgeseg.errors import DataError, ImageError
 from edgeseg.files import write_atomically
 from edgeseg.mask_crop import MaskCrop
 from edgeseg.postprocess import num_content_cells
-from edgeseg.prompts import Prompt
 from edgeseg.run_lengths import encode_crop
-from edgeseg.runtime.candidates import (
-    Candidate,
-    Window,
-    good_candidates,
-    grid_points,
-    without_equal_masks,
-)
+from edgeseg.runtime.asking import Asked, ask
+from edgeseg.runtime.candidates import Quality, Window, grid_points, without_equal_masks
 from edgeseg.runtime.segmenter import Segmenter
 
 
@@ -51,19 +45,9 @@ def label_image(
     rows, cols = num_content_cells(encoded.frame, encoded.frame.image_size // 4)
     least = settings.min_area_share * rows * cols
     points = grid_points(window.image_hw, settings.points_per_side)
-    found: list[Candidate] = []
-    for start in range(0, len(points), segmenter.max_prompts_a_call):
-        asked = points[start : start + segmenter.max_prompts_a_call]
-        logits, scores = segmenter.predict_logits(encoded, [Prompt([point]) for point in asked])
-        good = good_candidates(
-            logits[:, 1:].reshape(-1, *logits.shape[2:]),
-            scores[:, 1:].reshape(-1),
-            np.repeat(asked, 3, axis=0),
-            window,
-            settings.min_score,
-            settings.min_stability,
-        )
-        found += [candidate for candidate in good if candidate.num_cells >= least]
+    quality = Quality(settings.min_score, settings.min_stability)
+    answers = ask(segmenter, encoded, Asked.points(points), window, quality)
+    found = [candidate for candidate in answers if candidate.num_cells >= least]
     kept = without_equal_masks(found, settings.max_overlap)[: settings.max_masks]
     masks = [(candidate.crop(), candidate.score) for candidate in kept]
     return [(crop, score) for crop, score in masks if crop.pixels.size]

@@ -26,7 +26,7 @@ from edgeseg.distill.optimization import (
     set_learning_rate,
 )
 from edgeseg.distill.run_folder import RunFolder
-from edgeseg.distill.stages import EncoderStage, PromptStage, ProposalStage
+from edgeseg.distill.stages import Stage
 from edgeseg.distill.step import StepReport, take_step
 from edgeseg.distill.step_random import StepRandom
 from edgeseg.errors import RunError
@@ -90,7 +90,7 @@ class StageRun:
         broken_items: Counts unreadable records over the whole run.
     """
 
-    stage: EncoderStage | PromptStage | ProposalStage
+    stage: Stage
     fabric: Fabric
     folder: RunFolder
     dataset: TrainingDataset

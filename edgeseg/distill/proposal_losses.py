@@ -108,10 +108,10 @@ def click_losses(
     """
     logits, levels, ours, theirs = [], [], [], []
     for index, (boxes, points) in enumerate(zip(boxes_xyxy, points_xy, strict=True)):
-        cells = cells_at(points, image_size)  # (M, L)
-        level = object_levels((boxes[:, 2:] - boxes[:, :2]).amax(dim=1)) if len(boxes) else None
-        if level is None:
+        if not len(boxes):
             continue
+        cells = cells_at(points, image_size)  # (M, L)
+        level = object_levels((boxes[:, 2:] - boxes[:, :2]).amax(dim=1))
         logits.append(output.click_logits[index][cells])
         levels.append(level)
         ours.append(output.boxes_xyxy[index][cells.gather(1, level[:, None]).squeeze(1)])

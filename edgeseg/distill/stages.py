@@ -21,13 +21,24 @@ from edgeseg.distill.stage_config import (
 from edgeseg.distill.step_random import StepRandom
 from edgeseg.distill.teachers import Teacher
 from edgeseg.modeling.promptable import ImageFeatures, PromptableNet
-from edgeseg.modeling.proposal_head import level_cells, level_sizes
+from edgeseg.modeling.proposal_head import level_cells
 
 _SharedNorm = nn.SyncBatchNorm
 
 
 class Stage(Protocol):
     """One stage of a run."""
+
+    @property
+    def student(self) -> PromptableNet:
+        """The network being trained."""
+
+    @property
+    def follows_teacher(self) -> bool:
+        """Whether it needs to know what the teacher makes of an image."""
+
+    def learning_parts(self) -> Iterator[nn.Module]:
+        """Yield what learns."""
 
     @property
     def name(self) -> str:
@@ -80,6 +91,7 @@ class EncoderStage:
     config: EncoderStageConfig
     extra: nn.Module | None = None
     name = "encoder"
+    follows_teacher = True
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -122,6 +134,11 @@ class PromptStage:
     config: PromptStageConfig
     name = "prompt"
     extra: nn.Module | None = None
+
+    @property
+    def follows_teacher(self) -> bool:
+        """Whether it needs to know what the teacher makes of an image."""
+        return self.config.targets.teacher > 0
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -176,6 +193,7 @@ class ProposalStage:
     config: ProposalStageConfig
     name = "proposal"
     extra: nn.Module | None = None
+    follows_teacher = False
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -201,7 +219,7 @@ class ProposalStage:
         features = self.student.encode(channels_last(batch.student_images))
         output = self.student.propose(features)
         size = self.student.image_size
-        centers_xy, strides = level_cells(level_sizes(size))
+        centers_xy, strides = level_cells(size)
         device = output.boxes_xyxy.device
         scale_xy = model_frame(batch.image_hw, size).scale_xy  # (B, 2)
         boxes, points = (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgeseg.exporter.matrix_upsampling import replace_bicubic
 from edgeseg.modeling.prompt_batch import PromptBatch
 from edgeseg.modeling.promptable import DecoderOutput, ImageFeatures, PromptableNet, freeze
-from edgeseg.modeling.proposal_head import ProposalHead, level_cells, level_sizes, read_rows
+from edgeseg.modeling.proposal_head import ProposalHead, level_cells, read_rows
 from edgeseg.modeling.reparam import fuse
 from edgeseg.preprocess import PIXEL_MEAN, PIXEL_STD
 from edgeseg.signature import ModelShape
@@ -107,7 +107,7 @@ class ProposalGraph(nn.Module):
         assert net.proposal_head is not None
         head = freeze(fuse(net.proposal_head).to("cpu", torch.float32))
         self.head = cast(ProposalHead, head.to(memory_format=torch.contiguous_format))
-        centers_xy, strides = level_cells(level_sizes(net.image_size))
+        centers_xy, strides = level_cells(net.image_size)
         self.register_buffer("centers_xy", centers_xy)
         self.register_buffer("strides", strides)
 

@@ -13,7 +13,6 @@ arXiv:2312.06660).
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,11 +79,11 @@ class ProposalHead(nn.Module):
         """Propose boxes on a batch of images.
 
         Args:
-            embedding: (B, D, H, W) float; H and W are multiples of 4.
-            stride8: (B, C, 2H, 2W) float, what the decoder's skip adds at stride 8, or None.
+            embedding: (B, D, H, H) float; H is a multiple of 4.
+            stride8: (B, C, 2H, 2H) float, what the decoder's skip adds at stride 8, or None.
         """
         maps = self.maps(embedding, stride8)
-        centers_xy, strides = level_cells([(m.shape[-2], m.shape[-1]) for m in maps])
+        centers_xy, strides = level_cells(16 * embedding.shape[-1])
         rows = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)  # (B, A, 7)
         return read_rows(rows, centers_xy.to(rows), strides.to(rows))
 
@@ -121,33 +120,24 @@ def read_rows(rows: Tensor, centers_xy: Tensor, strides: Tensor) -> ProposalOutp
     )
 
 
-def level_sizes(image_size: int) -> list[tuple[int, int]]:
-    """Return rows and columns of each level for a square input, finest first.
-
-    >>> level_sizes(128)
-    [(16, 16), (8, 8), (4, 4), (2, 2)]
-    """
-    return [(image_size // stride, image_size // stride) for stride in PROPOSAL_STRIDES]
-
-
-def level_cells(sizes_hw: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-    """Return the cells of all levels: where their centres are and how large they are.
+def level_cells(image_size: int) -> tuple[Tensor, Tensor]:
+    """Return the cells of all levels, finest level first, row by row.
 
     Args:
-        sizes_hw: Rows and columns of each level, finest first.
+        image_size: Side S of the square input, in pixels, a multiple of 64.
 
     Returns:
         (A, 2) float32 centres, x then y, and (A, 1) float32 strides, both in model pixels.
 
-    >>> level_cells([(1, 2), (1, 1)])[0].tolist()
-    [[4.0, 4.0], [12.0, 4.0], [8.0, 8.0]]
+    >>> level_cells(64)[0][[0, 1, 8, 64, 84]].tolist()
+    [[4.0, 4.0], [12.0, 4.0], [4.0, 12.0], [8.0, 8.0], [32.0, 32.0]]
     """
     centers, strides = [], []
-    for (rows, cols), stride in zip(sizes_hw, PROPOSAL_STRIDES, strict=False):
-        y, x = ((torch.arange(count) + 0.5) * stride for count in (rows, cols))
-        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-        centers.append(torch.stack([grid_x, grid_y], dim=-1).flatten(0, 1))
-        strides.append(torch.full((rows * cols, 1), float(stride)))
+    for stride in PROPOSAL_STRIDES:
+        places = (torch.arange(image_size // stride) + 0.5) * stride
+        y, x = torch.meshgrid(places, places, indexing="ij")
+        centers.append(torch.stack([x, y], dim=-1).flatten(0, 1))
+        strides.append(torch.full((x.numel(), 1), float(stride)))
     return torch.cat(centers), torch.cat(strides)
 
 
@@ -160,11 +150,11 @@ def cells_at(points_xy: Tensor, image_size: int) -> Tensor:
     [[1, 64, 80, 84]]
     """
     found, first = [], 0
-    for (rows, cols), stride in zip(level_sizes(image_size), PROPOSAL_STRIDES, strict=True):
-        column = (points_xy[:, 0] / stride).long().clamp(0, cols - 1)
-        row = (points_xy[:, 1] / stride).long().clamp(0, rows - 1)
-        found.append(first + row * cols + column)
-        first += rows * cols
+    for stride in PROPOSAL_STRIDES:
+        side = image_size // stride
+        column, row = (points_xy / stride).floor().long().clamp(0, side - 1).unbind(1)
+        found.append(first + row * side + column)
+        first += side * side
     return torch.stack(found, dim=1)
 
 

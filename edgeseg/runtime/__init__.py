@@ -4,7 +4,8 @@ In reading order: `backend` (what a network has to answer), `segmenter` (image a
 masks), `masks` (the answer), `outlines` and `drawing` (masks as polygons and pictures).
 
 Without prompts: `everything` (the model's own proposals become prompts), `mask_grid` (a grid of
-points), `candidates` (which of the masks stay).
+points), `asking` (many prompts at a time), `candidates` (which of the masks stay), `granularity`
+(what one click means).
 
 Exported files: `loading` (a model by name), `exported_model` and `prompt_slots` (what all backends
 share), `onnx_backend`, `openvino_backend` and `coreml_backend`. `sam_predictor` lets code written

@@ -17,6 +17,7 @@ from edgeseg.geometry import ModelFrame
 from edgeseg.mask_crop import MaskCrop, tight_rectangle
 from edgeseg.postprocess import content_logits, crop_of_logits, stability_score
 from edgeseg.proposals import kept_boxes
+from edgeseg.runtime.masks import Masks
 
 _OUTSIDE = np.float32(-100.0)
 """Logit of the cells that are not kept; they are all outside the mask."""
@@ -106,15 +107,28 @@ def grid_points(image_hw: tuple[int, int], points_per_side: int) -> NDArray[np.f
     return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Quality:
+    """What must be true of a mask.
+
+    Attributes:
+        min_score: Smallest IoU that the model predicts.
+        min_stability: Smallest stability.
+        stability_offset: Distance of the two thresholds of stability from zero, in logits.
+    """
+
+    min_score: float
+    min_stability: float
+    stability_offset: float = 1.0
+
+
 def good_candidates(
     logits: NDArray[np.float32],
     scores: NDArray[np.float32],
     points_xy: NDArray[np.float32],
+    chances: NDArray[np.float32],
     window: Window,
-    min_score: float,
-    min_stability: float,
-    stability_offset: float = 1.0,
-    chances: NDArray[np.float32] | None = None,
+    quality: Quality,
 ) -> Iterator[Candidate]:
     """Yield the masks that the model believes in and that do not hang on their threshold.
 
@@ -122,41 +136,65 @@ def good_candidates(
         logits: (M, S/4, S/4) float32, low-res logits in the model frame.
         scores: (M,) float32, predicted IoU.
         points_xy: (M, 2) float32, what each one answers, in pixels of the window.
-        window: The part of the image in the model input.
-        min_score: Smallest predicted IoU.
-        min_stability: Smallest stability.
-        stability_offset: Distance of the two thresholds from zero, in logits.
         chances: (M,) float32, how likely there is an object at all; a mask's confidence is its
-            score times this. None: what was asked for says nothing about that.
+            score times this.
+        window: The part of the image in the model input.
+        quality: What must be true of a mask.
     """
-    frame = window.frame
+    frame, offset = window.frame, quality.stability_offset
     cells_xy = frame.image_size / logits.shape[-1] / frame.scale_xy  # image pixels a cell
     height, width = frame.image_hw
     bottom_right = np.array([width, height, width, height], np.float32)
     shift = np.array(window.offset_xy, np.float32)
-    for index in np.flatnonzero(scores >= min_score).tolist():
+    for index in np.flatnonzero(scores >= quality.min_score).tolist():
         content = content_logits(logits[index], frame)
         left, top, right, bottom = tight_rectangle(content > 0)
         if right == left:
             continue
-        # Everything that decides is within one cell of the mask at the lower threshold.
-        x0, y0, x1, y1 = tight_rectangle(content > -max(stability_offset, 0.0))
-        stability = float(stability_score(content[y0:y1, x0:x1], stability_offset))
-        if stability < min_stability:
+        # No cell outside this rectangle is above either threshold.
+        x0, y0, x1, y1 = tight_rectangle(content > -abs(offset))
+        stability = float(stability_score(content[y0:y1, x0:x1], offset))
+        if stability < quality.min_stability:
             continue
         x0, y0 = max(0, left - 1), max(0, top - 1)
-        cells = content[y0 : bottom + 1, x0 : right + 1].copy()
         edges = np.array([left, top, right, bottom], np.float32) * np.tile(cells_xy, 2)
         yield Candidate(
-            window,
-            cells,
-            (x0, y0),
-            float(scores[index]),
-            float(scores[index] * (1 if chances is None else chances[index])),
-            stability,
-            np.minimum(edges, bottom_right) + np.tile(shift, 2),
-            points_xy[index] + shift,
+            window=window,
+            cells=content[y0 : bottom + 1, x0 : right + 1].copy(),
+            offset_xy=(x0, y0),
+            score=float(scores[index]),
+            confidence=float(scores[index] * chances[index]),
+            stability=stability,
+            box_xyxy=np.minimum(edges, bottom_right) + np.tile(shift, 2),
+            point_xy=points_xy[index] + shift,
         )
+
+
+def to_masks(candidates: Sequence[Candidate], frame: ModelFrame) -> tuple[list[Candidate], Masks]:
+    """Bring masks to the size of the image.
+
+    A lone cell may fall between the pixels of a small image; such a mask is left out.
+
+    Args:
+        candidates: Masks of one image.
+        frame: Of the whole image.
+
+    Returns:
+        The candidates that are left, and their masks in the same order; `low_res_logits` are those
+        of their windows, `prompt_indices` are all 0.
+    """
+    pairs = [(candidate, candidate.crop()) for candidate in candidates]
+    pairs = [(candidate, crop) for candidate, crop in pairs if crop.pixels.size]
+    side = frame.image_size // 4
+    logits = [candidate.low_res_logits for candidate, _ in pairs]
+    masks = Masks(
+        crops=tuple(crop for _, crop in pairs),
+        image_hw=frame.image_hw,
+        low_res_logits=np.array(logits, np.float32).reshape(-1, side, side),
+        scores=np.array([candidate.score for candidate, _ in pairs], np.float32),
+        prompt_indices=np.zeros(len(pairs), np.int64),
+    )
+    return [candidate for candidate, _ in pairs], masks
 
 
 def without_equal_boxes(candidates: Sequence[Candidate], max_iou: float) -> list[Candidate]:

@@ -4,8 +4,7 @@ A grid of points asks a thousand times and mostly gets the same masks again; a p
 where something is. `mask_grid` has the grid.
 """
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,12 +13,14 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import ConfigError
 from edgeseg.geometry import ModelFrame
-from edgeseg.prompts import Prompt
+from edgeseg.run_lengths import encode_crop
+from edgeseg.runtime.asking import Asked, StepClock, ask
 from edgeseg.runtime.candidates import (
     Candidate,
+    Quality,
     Window,
-    good_candidates,
     grid_points,
+    to_masks,
     without_equal_masks,
 )
 from edgeseg.runtime.masks import Masks
@@ -69,7 +70,7 @@ class EverythingMasks:
 
     Attributes:
         masks: The masks; `scores` are the IoU the model predicts, `low_res_logits` are those of the
-            part of the image each was found in.
+            part of the image each was found in, and `prompt_indices` say nothing.
         stability: (M,) float32, how little each changes when its threshold moves.
         points_xy: (M, 2) float32, the point, or the middle of the box, that each one answers.
         windows_xywh: (M, 4) int64, the part of the image each was found in.
@@ -104,16 +105,15 @@ class EverythingMasks:
         Args:
             with_pixels: Give each "segmentation" as (H, W) bool instead of COCO run lengths.
         """
-        masks = self.masks
+        masks, areas, boxes = self.masks, self.masks.areas_px, self.masks.boxes_xyxy.tolist()
         rows = []
-        areas = masks.areas_px.tolist()
-        rles = [] if with_pixels else masks.to_rle()
-        for index in np.argsort(-masks.areas_px, kind="stable").tolist():
-            x0, y0, x1, y1 = masks.boxes_xyxy[index].tolist()
+        for index in np.argsort(-areas, kind="stable").tolist():
+            crop = masks.crops[index]
+            x0, y0, x1, y1 = boxes[index]
             rows.append(
                 {
-                    "segmentation": masks.crops[index].to_mask() if with_pixels else rles[index],
-                    "area": areas[index],
+                    "segmentation": crop.to_mask() if with_pixels else encode_crop(crop),
+                    "area": int(areas[index]),
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "predicted_iou": float(masks.scores[index]),
                     "point_coords": [self.points_xy[index].tolist()],
@@ -127,20 +127,6 @@ class EverythingMasks:
         """Return in one line how many prompts ran and where the time went."""
         steps = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.seconds.items())
         return f"{len(self)} masks from {self.num_prompts} prompts: {steps}"
-
-
-class StepClock:
-    """Adds up where the time goes."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, step: str) -> None:
-        """Count the time since the last lap to a step."""
-        now = time.perf_counter()
-        self.seconds[step] = self.seconds.get(step, 0.0) + now - self._last
-        self._last = now
 
 
 def segment_everything(
@@ -168,69 +154,21 @@ def segment_everything(
     proposals = proposals.suppressed(settings.max_box_iou)
     boxes = proposals.boxes_xyxy[: settings.max_prompts]
     clock.lap("propose")
-    found: list[Candidate] = []
-    prompts = [Prompt(box_xyxy=box) for box in boxes]
-    middles = np.float32(0.5) * (boxes[:, :2] + boxes[:, 2:])
-    asked = _Asked(prompts, middles, proposals.scores)
-    for candidates in _answers(segmenter, encoded, asked, settings, clock):
-        found += candidates
-    kept = without_equal_masks(found, settings.max_mask_iou)
-    num_prompts = len(prompts)
+    window = Window.whole(encoded.frame)
+    quality = Quality(settings.min_score, settings.min_stability)
+    asked = Asked.boxes(boxes, proposals.scores[: len(boxes)])
+    kept = list(ask(segmenter, encoded, asked, window, quality, clock))
+    kept = without_equal_masks(kept, settings.max_mask_iou)
+    num_prompts = len(boxes)
     if settings.fill_points_per_side:
         points = free_points(kept, encoded.frame, settings.fill_points_per_side)
-        prompts = [Prompt(points_xy=point[None]) for point in points]
-        num_prompts += len(prompts)
         # A point that nothing was proposed for comes after all proposals.
-        asked = _Asked(prompts, points, np.full(len(points), settings.min_proposal_score))
-        for candidates in _answers(segmenter, encoded, asked, settings, clock):
-            kept += candidates
+        asked = Asked.points(points, settings.min_proposal_score)
+        kept += ask(segmenter, encoded, asked, window, quality, clock)
         kept = without_equal_masks(kept, settings.max_mask_iou)
+        num_prompts += len(points)
     clock.lap("filter")
     return gather(kept, encoded.frame, num_prompts, clock)
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """Prompts of one kind, boxes or points, with their places and the chance of an object."""
-
-    prompts: Sequence[Prompt]
-    points_xy: NDArray[np.float32]
-    chances: NDArray[np.floating]
-
-
-def _answers(
-    segmenter: Segmenter,
-    encoded: EncodedImage,
-    asked: _Asked,
-    settings: EverythingSettings,
-    clock: StepClock,
-) -> Iterator[list[Candidate]]:
-    """Decode a few prompts at a time and keep what is good of the answers."""
-    step = segmenter.max_prompts_a_call
-    for start in range(0, len(asked.prompts), step):
-        rows = slice(start, start + step)
-        part = asked.prompts[rows]
-        logits, scores = segmenter.predict_logits(encoded, part)
-        clock.lap("decode")
-        # A box leaves little doubt, so token 0 answers; a point may mean three things.
-        tokens = slice(0, 1) if part[0].box_xyxy is not None else slice(1, 4)
-        chosen, chosen_scores = logits[:, tokens], scores[:, tokens]
-        points, chances = (
-            np.repeat(values[rows][: len(part)], chosen.shape[1], axis=0).astype(np.float32)
-            for values in (asked.points_xy, asked.chances)
-        )
-        yield list(
-            good_candidates(
-                chosen.reshape(-1, *chosen.shape[2:]),
-                chosen_scores.reshape(-1),
-                points,
-                Window.whole(encoded.frame),
-                settings.min_score,
-                settings.min_stability,
-                chances=chances,
-            )
-        )
-        clock.lap("filter")
 
 
 def free_points(
@@ -252,9 +190,7 @@ def gather(
     num_prompts: int,
     clock: StepClock,
 ) -> EverythingMasks:
-    """Bring the masks that stay to the size of the image.
-
-    A lone cell may fall between the pixels of a small image; such a mask is left out.
+    """Bring the masks that stay to the size of the image; see `to_masks`.
 
     Args:
         candidates: The masks, best first.
@@ -262,22 +198,13 @@ def gather(
         num_prompts: Prompts that were decoded.
         clock: Has counted the time so far.
     """
-    pairs = [(c, crop) for c in candidates if (crop := c.crop()).pixels.size]
-    side = frame.image_size // 4
-    logits = [candidate.low_res_logits for candidate, _ in pairs]
-    masks = Masks(
-        crops=tuple(crop for _, crop in pairs),
-        image_hw=frame.image_hw,
-        low_res_logits=np.array(logits, np.float32).reshape(-1, side, side),
-        scores=np.array([candidate.score for candidate, _ in pairs], np.float32),
-        prompt_indices=np.arange(len(pairs)),
-    )
+    found, masks = to_masks(candidates, frame)
     clock.lap("upsample")
     return EverythingMasks(
         masks,
-        np.array([candidate.stability for candidate, _ in pairs], np.float32),
-        np.array([c.point_xy for c, _ in pairs], np.float32).reshape(-1, 2),
-        np.array([c.window.xywh for c, _ in pairs], np.int64).reshape(-1, 4),
+        np.array([candidate.stability for candidate in found], np.float32),
+        np.array([candidate.point_xy for candidate in found], np.float32).reshape(-1, 2),
+        np.array([candidate.window.xywh for candidate in found], np.int64).reshape(-1, 4),
         num_prompts,
         clock.seconds,
     )

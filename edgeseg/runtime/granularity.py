@@ -10,7 +10,7 @@ sizes (a small object is always less certain to be there), so the chances are le
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -19,8 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 from edgeseg.errors import ConfigError
 from edgeseg.prompts import Prompt
 from edgeseg.proposals import Proposals
-from edgeseg.runtime.candidates import Window, good_candidates, without_equal_masks
-from edgeseg.runtime.everything import StepClock, check_share, gather
+from edgeseg.runtime.candidates import (
+    Quality,
+    Window,
+    good_candidates,
+    to_masks,
+    without_equal_masks,
+)
+from edgeseg.runtime.everything import check_share
 from edgeseg.runtime.masks import Masks
 from edgeseg.runtime.segmenter import EncodedImage, Segmenter
 
@@ -146,11 +152,10 @@ def segment_click(
         answers,
         answer_scores,
         np.tile(point, (len(answers), 1)),
+        chances.astype(np.float32),
         Window.whole(encoded.frame),
-        min_score=-np.inf,
-        min_stability=0.0,
-        chances=chances.astype(np.float32),
+        Quality(min_score=-np.inf, min_stability=0.0),
     )
     kept = without_equal_masks(list(found), _MAX_MASK_IOU)[:max_masks]
-    masks = gather(kept, encoded.frame, len(prompts) + 1, StepClock()).masks
-    return replace(masks, prompt_indices=np.zeros(len(masks), np.int64))
+    _, masks = to_masks(kept, encoded.frame)
+    return masks

@@ -16,21 +16,16 @@ from numpy.typing import NDArray
 from edgeseg.errors import ConfigError
 from edgeseg.geometry import ModelFrame
 from edgeseg.mask_crop import MaskCrop, crop_mask
-from edgeseg.prompts import Prompt
 from edgeseg.proposals import kept_boxes
+from edgeseg.runtime.asking import Asked, StepClock, ask
 from edgeseg.runtime.candidates import (
     Candidate,
+    Quality,
     Window,
-    good_candidates,
     grid_points,
     without_equal_boxes,
 )
-from edgeseg.runtime.everything import (
-    EverythingMasks,
-    StepClock,
-    check_share,
-    gather,
-)
+from edgeseg.runtime.everything import EverythingMasks, check_share, gather
 from edgeseg.runtime.segmenter import Segmenter
 
 _EDGE_PX = 20
@@ -43,7 +38,7 @@ class GridSettings:
 
     Attributes:
         points_per_side: Points along each side of the grid.
-        pred_iou_thresh: A mask's predicted IoU must be above this.
+        pred_iou_thresh: Smallest IoU that the model predicts for a mask.
         stability_score_thresh: Smallest stability of a mask.
         stability_score_offset: Distance of the two thresholds from zero, in logits.
         box_nms_thresh: Largest IoU of the boxes of two masks found in one part of the image.
@@ -98,22 +93,27 @@ def segment_grid(
     settings = settings or GridSettings()
     clock = StepClock()
     image_hw = (image.shape[0], image.shape[1])
+    quality = Quality(
+        settings.pred_iou_thresh, settings.stability_score_thresh, settings.stability_score_offset
+    )
     found: list[Candidate] = []
     num_prompts = 0
     for layer, left, top, right, bottom in crop_windows(
         image_hw, settings.crop_n_layers, settings.crop_overlap_ratio
     ):
-        part = np.ascontiguousarray(image[top:bottom, left:right])
+        encoded = segmenter.encode(np.ascontiguousarray(image[top:bottom, left:right]))
+        clock.lap("encode")
+        window = Window(encoded.frame, (left, top), image_hw)
         factor = settings.crop_n_points_downscale_factor**layer
-        points = grid_points((bottom - top, right - left), settings.points_per_side // factor)
+        points = grid_points(encoded.frame.image_hw, settings.points_per_side // factor)
         num_prompts += len(points)
-        inside = list(_of_part(segmenter, part, (left, top), image_hw, points, settings, clock))
+        answers = ask(segmenter, encoded, Asked.points(points), window, quality, clock)
+        inside = [c for c in answers if not is_cut_off(c.box_xyxy, window.xywh, image_hw)]
         found += without_equal_boxes(inside, settings.box_nms_thresh)
         clock.lap("filter")
     if settings.crop_n_layers:
         found = _best_of_parts(found, settings.crop_nms_thresh)
-    frame = ModelFrame(image_hw, segmenter.backend.image_size)
-    masks = gather(found, frame, num_prompts, clock)
+    masks = gather(found, ModelFrame(image_hw, segmenter.backend.image_size), num_prompts, clock)
     if settings.min_mask_region_area:
         masks = _without_specks(masks, settings)
         clock.lap("filter")
@@ -143,37 +143,6 @@ def crop_windows(
                 yield layer, left, top, min(left + part_w, width), min(top + part_h, height)
 
 
-def _of_part(
-    segmenter: Segmenter,
-    part: NDArray[np.uint8],
-    offset_xy: tuple[int, int],
-    image_hw: tuple[int, int],
-    points: NDArray[np.float32],
-    settings: GridSettings,
-    clock: StepClock,
-) -> Iterator[Candidate]:
-    encoded = segmenter.encode(part)
-    clock.lap("encode")
-    window = Window(encoded.frame, offset_xy, image_hw)
-    step = segmenter.max_prompts_a_call
-    for start in range(0, len(points), step):
-        asked = points[start : start + step]
-        logits, scores = segmenter.predict_logits(encoded, [Prompt([point]) for point in asked])
-        clock.lap("decode")
-        for candidate in good_candidates(
-            logits[:, 1:].reshape(-1, *logits.shape[2:]),
-            scores[:, 1:].reshape(-1),
-            np.repeat(asked, 3, axis=0),
-            window,
-            settings.pred_iou_thresh,
-            settings.stability_score_thresh,
-            settings.stability_score_offset,
-        ):
-            if not is_cut_off(candidate.box_xyxy, window.xywh, image_hw):
-                yield candidate
-        clock.lap("filter")
-
-
 def is_cut_off(
     box_xyxy: NDArray[np.float32], part_xywh: tuple[int, int, int, int], image_hw: tuple[int, int]
 ) -> bool:
@@ -197,7 +166,8 @@ def _best_of_parts(candidates: Sequence[Candidate], max_iou: float) -> list[Cand
     boxes = np.array([c.box_xyxy for c in candidates], np.float32).reshape(-1, 4)
     sizes = [c.window.xywh[2] * c.window.xywh[3] for c in candidates]
     preferred = -np.array(sizes, np.float64)
-    return [candidates[index] for index in kept_boxes(boxes, preferred, max_iou)]
+    kept = [candidates[index] for index in kept_boxes(boxes, preferred, max_iou)]
+    return sorted(kept, key=lambda candidate: -candidate.confidence)
 
 
 def _without_specks(found: EverythingMasks, settings: GridSettings) -> EverythingMasks:
@@ -211,7 +181,8 @@ def _without_specks(found: EverythingMasks, settings: GridSettings) -> Everythin
     cleaned_masks = replace(found, masks=replace(found.masks, crops=tuple(crops)))
     preferred = 1.0 - np.array(changed, np.float32)  # untouched ones first
     max_iou = max(settings.box_nms_thresh, settings.crop_nms_thresh)
-    return cleaned_masks.take(kept_boxes(cleaned_masks.masks.boxes_xyxy, preferred, max_iou))
+    kept = kept_boxes(cleaned_masks.masks.boxes_xyxy, preferred, max_iou)
+    return cleaned_masks.take(sorted(kept))  # best first, as they were
 
 
 def clean_mask(crop: MaskCrop, min_area_px: int) -> tuple[MaskCrop, bool]:

@@ -140,10 +140,12 @@ def test_granularities_are_several_masks_of_one_point(photo, proposing_weights, 
     ("words", "message"),
     [
         (["--everything"], "proposes nothing|has no proposal head"),
-        (["--everything", "--point", "1,1"], "--everything takes no --point and no --box"),
+        (["--everything", "--point", "1,1"], "--everything needs no prompts; leave --point out"),
+        (["--grid", "2", "--each", "--multimask"], "leave --each and --multimask out"),
         (["--max-prompts", "3", "--point", "1,1"], "--max-prompts belongs to --everything"),
         (["--grid", "3", "--max-prompts", "3"], "--grid asks at every point; leave"),
         (["--granularities", "--box", "1,1,5,5"], "--granularities takes one --point on the ob"),
+        (["--granularities", "--point", "1,1", "--multimask"], "--granularities takes one --po"),
     ],
 )
 def test_options_that_do_not_fit_are_one_line(photo, tiny_weights, capsys, words, message):

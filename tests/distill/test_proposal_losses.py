@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from edgeseg.distill.proposal_losses import assign_cells, click_losses, proposal_losses
-from edgeseg.modeling.proposal_head import ProposalOutput, level_cells, level_sizes
+from edgeseg.modeling.proposal_head import ProposalOutput, level_cells
 
-CENTERS_XY, STRIDES = level_cells(level_sizes(128))  # 16, 8, 4 and 2 cells a side
+CENTERS_XY, STRIDES = level_cells(128)  # 16, 8, 4 and 2 cells a side
 
 
 def cells_of(*boxes):
@@ -41,7 +41,7 @@ def test_the_longer_side_decides_on_the_level(side, stride):
 
 
 def test_an_object_larger_than_every_level_belongs_to_the_coarsest():
-    centers_xy, strides = level_cells(level_sizes(512))
+    centers_xy, strides = level_cells(512)
     found = assign_cells(centers_xy, strides, torch.tensor([[0.0, 0.0, 500.0, 200.0]]))
 
     assert set(strides[found.cells].flatten().tolist()) == {64}

@@ -11,7 +11,6 @@ from edgeseg.modeling.proposal_head import (
     ProposalHead,
     cells_at,
     level_cells,
-    level_sizes,
     read_rows,
 )
 from edgeseg.modeling.reparam import fuse
@@ -26,11 +25,13 @@ def features(batch=1, side=4, width=32):
 
 
 def test_cells_are_counted_row_by_row_from_the_finest_level():
-    centers_xy, strides = level_cells([(2, 3), (1, 2)])
+    centers_xy, strides = level_cells(64)
 
-    finest = [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12]]  # 8 pixels a cell
-    assert centers_xy.tolist() == [*finest, [8, 8], [24, 8]]  # then 16
-    assert strides.flatten().tolist() == [8] * 6 + [16] * 2
+    assert centers_xy[:3].tolist() == [[4, 4], [12, 4], [20, 4]]  # 8 pixels a cell, x first
+    assert centers_xy[8:10].tolist() == [[4, 12], [12, 12]]
+    assert centers_xy[64:69].tolist() == [[8, 8], [24, 8], [40, 8], [56, 8], [8, 24]]  # then 16
+    assert centers_xy[80:].tolist() == [[16, 16], [48, 16], [16, 48], [48, 48], [32, 32]]
+    assert strides.flatten().tolist() == [8] * 64 + [16] * 16 + [32] * 4 + [64]
 
 
 def test_edges_lie_at_their_distances_from_the_centre_in_strides():
@@ -52,7 +53,7 @@ def test_a_click_belongs_to_one_cell_of_each_level():
         [7 * 8 + 0, 64 + 3 * 4 + 0, 82, 84],
         [7, 67, 81, 84],
     ]
-    centers_xy, strides = level_cells(level_sizes(64))
+    centers_xy, strides = level_cells(64)
     away = (centers_xy[cells[0]] - torch.tensor([20.0, 9.0])).abs().amax(dim=1)
     assert (away <= strides[cells[0], 0] / 2).all()
 
@@ -76,7 +77,7 @@ def test_a_cell_answers_for_its_own_place():
 
     difference = (after.center_logits - before.center_logits)[0].abs()[: 32 * 32]
     assert divmod(int(difference.argmax()), 32) == pytest.approx((3, 28), abs=2)
-    centers_xy, _ = level_cells(level_sizes(256))
+    centers_xy, _ = level_cells(256)
     assert centers_xy[3 * 32 + 28].tolist() == [28.5 * 8, 3.5 * 8]
 
 

@@ -5,6 +5,7 @@ from edgeseg.geometry import ModelFrame
 from edgeseg.mask_crop import MaskCrop
 from edgeseg.postprocess import upsample_masks
 from edgeseg.runtime.candidates import (
+    Quality,
     Window,
     good_candidates,
     grid_points,
@@ -27,11 +28,11 @@ def logits_of(*rectangles, height=10.0):
 
 def candidates(logits, scores=None, window=WINDOW, min_score=0.5, min_stability=0.5, **options):
     scores = np.full(len(logits), 0.9) if scores is None else np.array(scores)
-    points = np.zeros((len(logits), 2), np.float32)
-    found = good_candidates(
-        logits, scores.astype(np.float32), points, window, min_score, min_stability, **options
+    points, chances = np.zeros((len(logits), 2), np.float32), np.ones(len(logits), np.float32)
+    quality = Quality(min_score, min_stability, **options)
+    return list(
+        good_candidates(logits, scores.astype(np.float32), points, chances, window, quality)
     )
-    return list(found)
 
 
 def test_masks_that_the_model_does_not_believe_in_are_left_out():
@@ -81,8 +82,10 @@ def test_the_mask_at_image_size_is_exactly_that_of_all_the_logits():
 def test_a_mask_of_a_part_lies_where_the_part_does():
     window = Window(FRAME, (100, 40), (80, 200))
     points = np.float32([[3, 4]])
-    (found,) = good_candidates(logits_of((2, 1, 5, 4)), np.float32([0.9]), points, window, 0.5, 0.5)
+    logits, ones = logits_of((2, 1, 5, 4)), np.ones(1, np.float32)
+    (found,) = good_candidates(logits, ones, points, ones / 2, window, Quality(0.5, 0.5))
 
+    assert (found.score, found.confidence) == (1.0, 0.5)
     assert found.box_xyxy.tolist() == [104, 42, 110, 48]
     assert found.point_xy.tolist() == [103, 44]
     crop = found.crop()
