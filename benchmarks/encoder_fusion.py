@@ -20,12 +20,13 @@ MODELS = ("edgesam", "edgeseg_m", "edgeseg_s", "edgeseg_xs")
 def main() -> None:
     """Measure every model at its own input size and write the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/encoder_fusion.json"))
     options = parser.parse_args()
 
     rows = []
-    for name in MODELS:
+    for name in options.models:
         torch.manual_seed(0)
         net = build_model(name).to(memory_format=torch.channels_last).eval()
         plain, fused = net.image_encoder, fuse(net.image_encoder)

@@ -75,13 +75,14 @@ def main() -> None:
     """Measure all variants and write the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="edgesam")
+    parser.add_argument("--image-size", type=int, help="default: the model's own")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/graph_variants.json"))
     given = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(given.threads)
-    net = build_model(given.model).eval()
+    net = build_model(given.model, given.image_size).eval()
     shape = (1, 3, net.image_size, net.image_size)
     pixels = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 

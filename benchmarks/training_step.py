@@ -50,9 +50,11 @@ class StraightforwardStep:
     def __init__(self, net: PromptableNet) -> None:
         self.encoder = copy.deepcopy(net.image_encoder).to(memory_format=torch.contiguous_format)
         self.size, grid = net.image_size, net.image_size // 16
-        self.prompts = PromptEncoder(256, (grid, grid), (self.size, self.size), 16)
-        transformer = TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8)
-        self.decoder = MaskDecoder(transformer_dim=256, transformer=transformer)
+        width, full = net.embed_dim, (self.size, self.size)
+        mlp_dim = net.mask_decoder.transformer.layers[0].mlp.lin1.out_features
+        self.prompts = PromptEncoder(width, (grid, grid), full, 16)
+        transformer = TwoWayTransformer(2, width, num_heads=8, mlp_dim=mlp_dim)
+        self.decoder = MaskDecoder(transformer_dim=width, transformer=transformer)
         for part, name in ((self.prompts, "prompt_encoder"), (self.decoder, "mask_decoder")):
             state = getattr(net, name).state_dict()
             part.load_state_dict({key: state[key] for key in part.state_dict()})
@@ -180,6 +182,7 @@ def alternate(options: argparse.Namespace) -> list[dict[str, Any]]:
         end, other_end = context.Pipe()
         process = context.Process(target=take_steps, args=(options, ours, other_end))
         process.start()
+        other_end.close()  # so that waiting for a process that failed ends
         ends.append(end)
         processes.append(process)
     rows = []
@@ -187,7 +190,12 @@ def alternate(options: argparse.Namespace) -> list[dict[str, Any]]:
         figures = []
         for end in ends:
             end.send("step")
-            figures.append(end.recv())
+            try:
+                figures.append(end.recv())
+            except EOFError:
+                for process in processes:
+                    process.terminate()
+                raise SystemExit("a measuring process failed; its error stands above") from None
         row, other = figures
         row["straightforward_s"] = other["forward_s"] + other["backward_s"]
         row["straightforward_loss"] = other["loss"]

@@ -71,7 +71,7 @@ def export(
                     for _, image in read_photos(given.calibrate, target.num_calibration_images)
                 ],
                 photos=read_photos(given.photos, 4),
-                records=list_validation(given.data, given.max_images) if _is_onnx(target) else (),
+                records=list_validation(given.data, given.max_images),
                 progress=lambda step: print(f"{name} {target.name}: {step}", flush=True),
             )
         except ExportError as error:
@@ -87,10 +87,6 @@ def export(
         "parity": [figures.model_dump() for figures in manifest.parity],
         "accuracy": [figures.model_dump() for figures in manifest.accuracy],
     }
-
-
-def _is_onnx(target: ExportTarget) -> bool:
-    return target.format.startswith("onnx")
 
 
 def tasks_of(folder: Path, threads: int) -> dict[str, Callable[[], object]]:
@@ -128,7 +124,7 @@ def release(name: str, weights: Path, given: argparse.Namespace) -> dict[str, An
     net = load_model(weights)
     tasks = {("pytorch", call): task for call, task in pytorch_tasks(net).items()}
     for target, row in zip(targets, rows, strict=True):
-        if "not_made" not in row and _is_onnx(target):
+        if "not_made" not in row and target.format.startswith("onnx"):
             folder = given.out / name / target.name
             for call, task in tasks_of(folder, given.threads).items():
                 tasks[target.name, call] = task
