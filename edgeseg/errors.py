@@ -12,6 +12,7 @@ EdgesegError
 ├── DivergedError      (ArithmeticError) a loss that is not finite
 ├── PlatformError      (RuntimeError) something this operating system or machine cannot do
 ├── ExportError        (RuntimeError) an exported file that cannot be made, read or executed
+├── BenchError         (RuntimeError) a measuring tool that failed, or whose output is not understood
 └── MissingExtraError  (ImportError)  an optional part that is not installed
 ```
 
@@ -58,6 +59,10 @@ class DivergedError(EdgesegError, ArithmeticError):
 
 class ExportError(EdgesegError, RuntimeError):
     """An exported file cannot be made, read or executed exactly as it says."""
+
+
+class BenchError(EdgesegError, RuntimeError):
+    """A measuring tool failed, or its output is not understood."""
 
 
 class PlatformError(EdgesegError, RuntimeError):

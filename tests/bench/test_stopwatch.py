@@ -1,6 +1,6 @@
 import pytest
 
-from edgeseg.bench.stopwatch import LatencySamples, measure_in_turns
+from edgeseg.bench.stopwatch import DeviceTime, Rounds, measure_in_turns
 from edgeseg.errors import ConfigError
 
 
@@ -35,15 +35,34 @@ def test_tasks_run_in_turns_and_warm_up_does_not_count():
     assert found["b"].p50_ms == 1500
 
 
-def test_percentiles_lie_between_samples():
-    samples = LatencySamples((30.0, 10.0, 20.0))
+def test_a_slow_task_may_run_less_often_than_the_others():
+    clock, calls = Clock(), []
+    tasks = {name: (lambda name=name: calls.append(name)) for name in "ab"}
 
-    assert samples.percentile_ms(0) == 10
-    assert samples.percentile_ms(75) == 25
-    assert samples.percentile_ms(100) == 30
+    found = measure_in_turns(tasks, 3, 2, clock, rounds={"b": Rounds(1, 0)})
+
+    assert calls == ["a", "a", "a", "b", "a", "a"]
+    assert len(found["a"].samples_ms) == 3
+    assert len(found["b"].samples_ms) == 1
 
 
-@pytest.mark.parametrize(("tasks", "num_rounds"), [({}, 5), ({"a": int}, 0)])
-def test_nothing_to_time_is_refused(tasks, num_rounds):
-    with pytest.raises(ConfigError, match="need at least one task and one round"):
+def test_what_a_device_measured_itself_is_believed():
+    clock = Clock()
+
+    def run():
+        clock.now_s += 9
+        return DeviceTime(1.5)
+
+    found = measure_in_turns({"gpu": run}, 2, 0, clock)["gpu"]
+
+    assert found.samples_ms == (1.5, 1.5)
+    assert found.clock == "device"
+
+
+@pytest.mark.parametrize(
+    ("tasks", "num_rounds", "message"),
+    [({}, 5, "need at least one task"), ({"a": int}, 0, "need one round or more")],
+)
+def test_nothing_to_time_is_refused(tasks, num_rounds, message):
+    with pytest.raises(ConfigError, match=message):
         measure_in_turns(tasks, num_rounds)
