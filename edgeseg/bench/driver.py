@@ -67,19 +67,23 @@ class ToolReport:
 
 
 class Driver(Protocol):
-    """What all drivers have.
+    """What all drivers have."""
 
-    Attributes:
-        name: As suites call it, such as "onnx:cuda".
-        about: Where it runs, in words, for `edgeseg bench drivers`.
-        target: Export target it needs files of by default, or None if it needs no files.
-        untested: What it was tested with, if it never ran on its device; empty otherwise.
-    """
+    @property
+    def name(self) -> str:
+        """As suites call it, such as "onnx:cuda"."""
 
-    name: str
-    about: str
-    target: str | None
-    untested: str
+    @property
+    def about(self) -> str:
+        """Where it runs, in words, for `edgeseg bench drivers`."""
+
+    @property
+    def target(self) -> str | None:
+        """Export target it needs files of by default, or None if it needs no files."""
+
+    @property
+    def untested(self) -> str:
+        """What it was tested with, if it never ran on its device; empty otherwise."""
 
     def unavailable(self) -> str | None:
         """Return why it cannot run here and what to do about it, or None."""

@@ -1,11 +1,10 @@
 """The command line: registers the commands and turns errors into one line and an exit status.
 
-A command is the function `name` in `edgeseg/cli/name.py`. Such a module imports nothing heavy at
-its top, because `edgeseg --help` loads all of them.
+A command, or a group of them, is `name` in `edgeseg/cli/name.py`. Such a module imports nothing
+heavy at its top, because `edgeseg --help` loads all of them.
 
 Exit status: 0 done, 1 an `EdgesegError`, 2 wrong usage, 3 an optional part is not installed
-or this machine cannot run it, 130
-interrupted. A traceback means a bug of ours.
+or this machine cannot run it, 130 interrupted. A traceback means a bug of ours.
 """
 
 import importlib
@@ -20,7 +19,7 @@ import typer
 import edgeseg
 from edgeseg.errors import EdgesegError, MissingExtraError, PlatformError, missing_extra
 
-COMMANDS = ("quickstart", "distill", "evaluate", "export", "verify", "segment")
+COMMANDS = ("quickstart", "distill", "evaluate", "export", "verify", "segment", "bench")
 """Names of the commands, in the order `--help` shows them."""
 
 EXTRA_OF_MODULE = {
@@ -59,8 +58,11 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_root)
     for name in COMMANDS:
-        module = importlib.import_module(f"edgeseg.cli.{name}")
-        app.command(name)(getattr(module, name))
+        command = getattr(importlib.import_module(f"edgeseg.cli.{name}"), name)
+        if isinstance(command, typer.Typer):  # a group of commands
+            app.add_typer(command)
+        else:
+            app.command(name)(command)
     return app
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from edgeseg.errors import ConfigError, WeightsError
+from edgeseg.modeling.encoders.peers import ResNet18Encoder, TinyViTEncoder
 from edgeseg.modeling.encoders.pyramid import PyramidEncoder
 from edgeseg.modeling.encoders.repvit import RepViTEncoder
 from edgeseg.modeling.encoders.vit import SamViT
@@ -25,6 +26,20 @@ def edgesam(image_size: int | None = None, imagenet: bool = False) -> Promptable
     return PromptableNet(
         RepViTEncoder(), PromptEncoder(256), MaskDecoder(256), _or(image_size, 1024), "edgesam"
     )
+
+
+def mobilesam_form(image_size: int | None = None, imagenet: bool = False) -> PromptableNet:
+    """Build the form of MobileSAM, to be timed: its checkpoints have other names."""
+    _no_imagenet("mobilesam_form", imagenet)
+    parts = TinyViTEncoder(), PromptEncoder(256), MaskDecoder(256)
+    return PromptableNet(*parts, _or(image_size, 1024), "mobilesam_form")
+
+
+def nanosam_form(image_size: int | None = None, imagenet: bool = False) -> PromptableNet:
+    """Build the form of NanoSAM, to be timed: its checkpoints have other names."""
+    _no_imagenet("nanosam_form", imagenet)
+    parts = ResNet18Encoder(), PromptEncoder(256), MaskDecoder(256)
+    return PromptableNet(*parts, _or(image_size, 1024), "nanosam_form")
 
 
 def _pyramid_model(
@@ -98,6 +113,8 @@ MODELS: dict[str, Builder] = {
     "edgeseg_s": edgeseg_s,
     "edgeseg_xs": edgeseg_xs,
     "edgeseg_tiny": edgeseg_tiny,
+    "mobilesam_form": mobilesam_form,
+    "nanosam_form": nanosam_form,
     "vit_b": vit_b,
     "vit_h": vit_h,
     "vit_l": vit_l,

@@ -1,16 +1,11 @@
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from exported_folders import write_folder  # shared with the tests of the runtime
 
 from edgeseg.bench import exported_tasks
 from edgeseg.bench.exported_tasks import onnx_tasks
 from edgeseg.errors import ExportError
 from edgeseg.signature import PromptSlots
-
-sys.path.append(str(Path(__file__).parents[1] / "runtime"))
-from exported_folders import write_folder  # noqa: E402  # shared with the tests of the runtime
 
 
 def test_every_file_becomes_one_call(tmp_path):

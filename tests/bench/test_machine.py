@@ -1,7 +1,7 @@
 import importlib.metadata
 import os
 
-from edgeseg.bench.machine import describe_machine, processor_name
+from edgeseg.bench.machine import clocks, describe_machine, memory, processor_name
 
 
 def test_the_card_names_processor_cores_and_versions():
@@ -19,3 +19,20 @@ def test_the_processor_is_named_as_the_kernel_names_it(tmp_path):
 
     assert processor_name(cpu_info) == "Fast CPU: mark 2"
     assert processor_name(tmp_path / "missing")  # the architecture, at least
+
+
+def test_clocks_are_those_the_kernel_allows_else_the_present_one(tmp_path):
+    (tmp_path / "cpuinfo_max_freq").write_text("3400000\n")
+    (tmp_path / "scaling_governor").write_text("performance\n")
+    (tmp_path / "cpuinfo").write_text("cpu MHz\t\t: 2595.124\n")
+
+    assert clocks(tmp_path) == {"clock_max_ghz": 3.4, "governor": "performance"}
+    assert clocks(tmp_path / "none", tmp_path / "cpuinfo") == {"clock_now_ghz": 2.595}
+    assert clocks(tmp_path / "none", tmp_path / "none") == {}
+
+
+def test_memory_is_in_units_of_a_thousand_million_bytes(tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal:       16000000 kB\nMemFree: 1 kB\n")
+
+    assert memory(tmp_path / "meminfo") == {"memory_gb": 16.4}
+    assert memory(tmp_path / "none") == {}

@@ -7,13 +7,15 @@ from edgeseg.modeling import MODELS, build_model
 from edgeseg.modeling.reparam import fuse
 
 SMALL = sorted(set(MODELS) - {"vit_b", "vit_l", "vit_h"})
-CONVOLUTIONAL = [name for name in SMALL if not name.startswith("vit")]
+CONVOLUTIONAL = [name for name in SMALL if not name.startswith(("vit", "mobilesam", "nanosam"))]
 DEFAULT_SIZES = {
     "edgesam": 1024,
     "edgeseg_m": 512,
     "edgeseg_s": 512,
     "edgeseg_tiny": 64,
     "edgeseg_xs": 384,
+    "mobilesam_form": 1024,
+    "nanosam_form": 1024,
     "vit_tiny": 128,
 }
 
@@ -114,3 +116,15 @@ def test_an_unknown_model_lists_the_known_ones():
 def test_imagenet_weights_are_refused_where_there_are_none(name):
     with pytest.raises(WeightsError, match=f"{name} has no ImageNet weights; give a checkpoint"):
         build_model(name, imagenet=True)
+
+
+def test_the_forms_of_peers_have_the_size_that_is_published_for_them():
+    with torch.device("meta"):
+        mobilesam, nanosam = build_model("mobilesam_form"), build_model("nanosam_form")
+
+    def millions(module):
+        return sum(parameter.numel() for parameter in module.parameters()) / 1e6
+
+    assert millions(mobilesam) == pytest.approx(9.8, abs=0.1)  # paper: 9.66 M with the decoder
+    # ResNet-18 without classifier 11.18 M, transposed convolution 0.52 M, neck 0.66 M
+    assert millions(nanosam.image_encoder) == pytest.approx(12.36, abs=0.01)

@@ -1,0 +1,212 @@
+"""`edgeseg bench`: how long it takes, on what, beside what, and whether that changed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from edgeseg.bench.results import BenchResult
+    from edgeseg.bench.suite import ContenderConfig, SuiteConfig
+
+bench = typer.Typer(
+    name="bench",
+    help="Measure latency, start-up and memory; compare results.",
+    no_args_is_help=True,
+)
+
+
+@bench.command("run")
+def run(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="models to time with every driver given by --driver"),
+    ] = None,
+    suite: Annotated[
+        Path | None, typer.Option(help="what to run (TOML), instead of models")
+    ] = None,
+    driver: Annotated[
+        list[str] | None, typer.Option(help="who runs the models; see `edgeseg bench drivers`")
+    ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="encoder, decoder@8, proposals, everything, end_to_end, batch@4"),
+    ] = None,
+    photo: Annotated[
+        Path | None, typer.Option(help="image file; default: one that scikit-image brings")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="threads of one call on a processor")] = None,
+    rounds: Annotated[int | None, typer.Option(help="calls that count, in turns")] = None,
+    work: Annotated[Path, typer.Option(help="where files exported for this are kept")] = Path(
+        "out/bench"
+    ),
+    out: Annotated[Path | None, typer.Option(help="JSON file for every sample")] = None,
+    csv: Annotated[Path | None, typer.Option(help="CSV file for the figures")] = None,
+    html: Annotated[Path | None, typer.Option(help="HTML file for a report with plots")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+) -> None:
+    """Time models in turns, and say what could not be measured and why."""
+    from edgeseg.bench.drivers import all_drivers
+    from edgeseg.bench.html_report import write_html
+    from edgeseg.bench.run import run_suite
+    from edgeseg.bench.suite import ContenderConfig, SuiteConfig
+    from edgeseg.files import write_atomically
+
+    if (suite is None) == (not models):
+        raise typer.BadParameter("give either models or --suite")
+    if suite is not None:
+        if driver or part:
+            raise typer.BadParameter("the suite says drivers and parts; leave these options out")
+        config = SuiteConfig.read(suite)
+    else:
+        drivers = driver or ["onnx"]
+        contenders = tuple(
+            ContenderConfig(label=f"{_name(model)} {name}", model=model, driver=name)
+            for model in dict.fromkeys(models or ())
+            for name in dict.fromkeys(drivers)
+        )
+        config = _quick_suite(contenders, part)
+    changes = {"threads": threads, "rounds": rounds}
+    update = {key: value for key, value in changes.items() if value is not None}
+    config = SuiteConfig.model_validate({**config.model_dump(exclude_unset=True), **update})
+    result = run_suite(
+        config,
+        all_drivers(),
+        photo or _photo(work),
+        work,
+        lambda text: typer.echo(text, err=True),
+    )
+    if out is not None:
+        result.write(out)
+    if csv is not None:
+        write_atomically(csv, lambda path: path.write_text(result.to_csv(), "utf-8"))
+    if html is not None:
+        write_html(result, html, config.reference)
+    typer.echo(result.model_dump_json(indent=1) if json_ else _report(result, config.reference))
+    if not result.measurements:
+        raise typer.Exit(1)
+
+
+@bench.command("report")
+def report(
+    result: Annotated[Path, typer.Argument(help="a JSON file that a benchmark wrote")],
+    reference: Annotated[str | None, typer.Option(help="contender that ratios are against")] = None,
+    csv: Annotated[Path | None, typer.Option(help="CSV file for the figures")] = None,
+    html: Annotated[Path | None, typer.Option(help="HTML file for a report with plots")] = None,
+) -> None:
+    """Show a result again, as tables, CSV or a page."""
+    from edgeseg.bench.html_report import write_html
+    from edgeseg.bench.results import BenchResult
+    from edgeseg.files import write_atomically
+
+    found = BenchResult.read(result)
+    typer.echo(_report(found, reference))
+    if csv is not None:
+        write_atomically(csv, lambda path: path.write_text(found.to_csv(), "utf-8"))
+    if html is not None:
+        write_html(found, html, reference)
+
+
+@bench.command("compare")
+def compare(
+    before: Annotated[Path, typer.Argument(help="JSON of an earlier run")],
+    after: Annotated[Path, typer.Argument(help="JSON of a later run")],
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(help="such as 'latency>+10%'; also memory, size, cold_start"),
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Compare two runs of one suite. Exit status 1 if a limit of --fail-if is broken."""
+    import dataclasses
+    import json
+
+    from edgeseg.bench.comparing import Limit, compare_results, lost
+    from edgeseg.bench.results import BenchResult
+    from edgeseg.bench.tables import change_table, percent
+
+    limits = [Limit.parse(text) for text in fail_if or ()]
+    first, second = BenchResult.read(before), BenchResult.read(after)
+    changes = compare_results(first, second)
+    gone = lost(first, second)
+    broken = [change for change in changes if any(change.breaks(limit) for limit in limits)]
+    if json_:
+        rows = [
+            {**dataclasses.asdict(change), "ratio": change.ratio.model_dump()} for change in changes
+        ]
+        typer.echo(json.dumps({"changes": rows, "missing_now": gone, "broken": len(broken)}))
+    else:
+        typer.echo(change_table(changes), nl=False)
+    if first.machine.get("processor") != second.machine.get("processor"):
+        typer.echo("the results are of different machines", err=True)
+    for name in gone:
+        typer.echo(f"measured before and missing now: {name}", err=True)
+    for change in broken:
+        text = f"{change.label} {change.what}: {percent(change.ratio.value)}"
+        typer.echo(f"over the limit: {text}", err=True)
+    if broken or (limits and gone):
+        raise typer.Exit(1)
+
+
+@bench.command("drivers")
+def drivers() -> None:
+    """List who can run models here, and why the others cannot."""
+    from edgeseg.bench.drivers import all_drivers
+
+    for driver in all_drivers().values():
+        reason = driver.unavailable()
+        state = "ready" if reason is None else f"no: {reason}"
+        typer.echo(f"{driver.name:16} {driver.about}: {state}")
+        if driver.untested:
+            typer.echo(f"{'':16} {driver.untested}")
+
+
+def _name(model: str) -> str:
+    """Return what to call a model: its name, or what a folder was exported from and to."""
+    from edgeseg.export_manifest import EXPORT_MANIFEST_NAME, read_export
+
+    path = Path(model)
+    if not (path / EXPORT_MANIFEST_NAME).is_file():
+        return path.stem
+    manifest = read_export(path, check_hashes=False)
+    return f"{manifest.model} {manifest.target}"
+
+
+def _quick_suite(
+    contenders: "tuple[ContenderConfig, ...]", parts: list[str] | None
+) -> "SuiteConfig":
+    from pydantic import ValidationError
+
+    from edgeseg.bench.suite import SuiteConfig
+    from edgeseg.errors import ConfigError
+
+    chosen = tuple(parts or ("encoder", "decoder", "decoder@8", "end_to_end"))
+    try:
+        return SuiteConfig(name="quick", parts=chosen, contender=contenders)
+    except ValidationError as error:
+        raise ConfigError(error.errors()[0]["msg"]) from None
+
+
+def _report(result: "BenchResult", reference: str | None) -> str:
+    from edgeseg.bench.tables import latency_table, missing_lines, start_table
+
+    machine = ", ".join(f"{key} {value}" for key, value in result.machine.items())
+    tables = [latency_table(result, reference) if result.measurements else "", start_table(result)]
+    head = f"{machine}; {result.threads} threads a call\n"
+    return "\n".join(filter(None, [head, *tables, missing_lines(result)])).rstrip("\n")
+
+
+def _photo(work: Path) -> Path:
+    """Write a photograph that scikit-image brings, and return its path."""
+    import cv2
+
+    from edgeseg.errors import missing_extra
+
+    try:
+        from skimage import data
+    except ModuleNotFoundError:
+        raise missing_extra("scikit-image", "train") from None
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / "coffee.jpg"
+    cv2.imwrite(str(path), data.coffee()[:, :, ::-1])
+    return path
