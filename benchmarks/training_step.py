@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,7 @@ from edgeseg.files import write_atomically
 from edgeseg.modeling.prompt_batch import PromptGroups
 from edgeseg.modeling.promptable import PromptableNet
 from edgeseg.modeling.registry import build_model
+from edgeseg.modeling.transformer import TwoWayAttentionBlock
 
 WEIGHTS = MaskLossWeights()
 
@@ -51,7 +52,8 @@ class StraightforwardStep:
         self.encoder = copy.deepcopy(net.image_encoder).to(memory_format=torch.contiguous_format)
         self.size, grid = net.image_size, net.image_size // 16
         width, full = net.embed_dim, (self.size, self.size)
-        mlp_dim = net.mask_decoder.transformer.layers[0].mlp.lin1.out_features
+        block = cast(TwoWayAttentionBlock, net.mask_decoder.transformer.layers[0])
+        mlp_dim = block.mlp.lin1.out_features
         self.prompts = PromptEncoder(width, (grid, grid), full, 16)
         transformer = TwoWayTransformer(2, width, num_heads=8, mlp_dim=mlp_dim)
         self.decoder = MaskDecoder(transformer_dim=width, transformer=transformer)

@@ -12,7 +12,7 @@ EdgesegError
 ├── DivergedError      (ArithmeticError) a loss that is not finite
 ├── PlatformError      (RuntimeError) something this operating system or machine cannot do
 ├── ExportError        (RuntimeError) an exported file that cannot be made, read or executed
-├── BenchError         (RuntimeError) a measuring tool that failed, or whose output is not understood
+├── BenchError         (RuntimeError) a measuring tool that failed or is not understood
 └── MissingExtraError  (ImportError)  an optional part that is not installed
 ```
 

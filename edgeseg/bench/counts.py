@@ -12,6 +12,21 @@ COUNTER = "torch.utils.flop_counter, halved"
 
 
 @dataclass(frozen=True)
+class Product:
+    """One convolution, matrix product or attention.
+
+    Attributes:
+        macs: Multiply-accumulates.
+        num_read: Numbers of its inputs, weights included.
+        num_written: Numbers of its output.
+    """
+
+    macs: int
+    num_read: int
+    num_written: int
+
+
+@dataclass(frozen=True)
 class NetworkCounts:
     """What a network consists of.
 
@@ -36,5 +51,4 @@ def count_network(name: str, image_size: int) -> NetworkCounts:
     """
     from edgeseg.bench.pytorch_counts import count_parts
 
-    parameters, macs, activations = count_parts(name, image_size)
-    return NetworkCounts(parameters, macs, activations)
+    return count_parts(name, image_size)

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from edgeseg.bench.results import ContenderCard, Measurement, Missing
 from edgeseg.bench.stopwatch import Rounds
 from edgeseg.bench.suite import ContenderConfig
+from edgeseg.export_manifest import ExportManifest
 
 
 @dataclass(frozen=True)
@@ -111,3 +112,26 @@ class ToolDriver(Driver, Protocol):
         Raises:
             BenchError: The tool failed, or its output is not understood.
         """
+
+
+def exported_card(
+    contender: ContenderConfig, manifest: ExportManifest, runs_on: str, precision: str | None = None
+) -> ContenderCard:
+    """Return what is known of exported files that are run.
+
+    Args:
+        contender: Whose files they are.
+        manifest: Of their folder.
+        runs_on: What really runs them.
+        precision: Of the run, where it is not that of the files.
+    """
+    return ContenderCard(
+        label=contender.label,
+        model=manifest.model,
+        driver=contender.driver,
+        runs_on=runs_on,
+        precision=precision or manifest.precision,
+        image_size=manifest.image_size,
+        weights_sha256=manifest.weights_sha256,
+        size_bytes={file.role: file.size_bytes for file in manifest.files},
+    )

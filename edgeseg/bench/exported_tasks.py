@@ -1,18 +1,16 @@
 """The files of an exported folder as work for the stopwatch: one call of ONNX Runtime each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.bench.tool_request import NUM_POINTS
 from edgeseg.errors import ExportError
 from edgeseg.export_manifest import ExportManifest, read_export
 from edgeseg.runtime.onnx_backend import open_graph
 from edgeseg.signature import TensorSpec
-
-NUM_POINTS = 2
-"""Points of a prompt where a file takes any number: a box, or two clicks."""
 
 
 def onnx_tasks(
@@ -50,12 +48,22 @@ def _task(
     path: Path, manifest: ExportManifest, threads: int, num_prompts: int
 ) -> Callable[[], object]:
     graph = open_graph(path, threads)
-    generator = np.random.default_rng(0)
-    feeds = {
-        spec.name: _random_input(spec, manifest.image_size, num_prompts, generator)
-        for spec in graph.inputs
-    }
+    feeds = random_feeds(graph.inputs, manifest.image_size, num_prompts)
     return lambda: graph.run(feeds)
+
+
+def random_feeds(
+    inputs: Iterable[TensorSpec], image_size: int, num_prompts: int
+) -> dict[str, NDArray[np.generic]]:
+    """Return random inputs of a file, by name.
+
+    Args:
+        inputs: What it takes.
+        image_size: Side of the model input, in pixels.
+        num_prompts: Prompts of one call of a decoder that takes any number.
+    """
+    generator = np.random.default_rng(0)
+    return {spec.name: _random_input(spec, image_size, num_prompts, generator) for spec in inputs}
 
 
 def _random_input(

@@ -12,14 +12,13 @@ from edgeseg.bench.driver import CallDriver, Driver, Opened, Request, ToolDriver
 from edgeseg.bench.machine import describe_machine
 from edgeseg.bench.preparing import exported_folder
 from edgeseg.bench.results import BenchResult, ColdStart, ContenderCard, Measurement, Missing
+from edgeseg.bench.runtime_driver import RuntimeDriver
 from edgeseg.bench.stopwatch import measure_in_turns
 from edgeseg.bench.suite import ContenderConfig, SuiteConfig
 from edgeseg.errors import BenchError, ConfigError, EdgesegError
 
 PACKAGES = ("edgeseg", "onnxruntime", "openvino", "torch", "coremltools")
 """Whose versions stand in a result."""
-_EVERYWHERE = "pytorch", "onnx", "openvino", "coreml"
-"""Drivers whose contenders can be started in a process of their own."""
 
 
 @dataclass
@@ -74,7 +73,7 @@ def run_suite(
                 opened[contender.label] = driver.open(request)
             elif isinstance(driver, ToolDriver):
                 tools.append((driver, request))
-            if suite.cold_start and contender.driver.partition(":")[0] in _EVERYWHERE:
+            if suite.cold_start and starts_alone(driver):
                 say(f"starting {contender.label} in a process of its own")
                 run.cold_starts.append(_cold_start(request))
         except EdgesegError as error:
@@ -115,6 +114,11 @@ def _request(
     return Request(contender, folder, suite.parts_of(contender), rounds, suite.threads, photo)
 
 
+def starts_alone(driver: Driver) -> bool:
+    """Whether its contenders can be started in a process of their own."""
+    return isinstance(driver, RuntimeDriver) or driver.name == "pytorch"
+
+
 def _cold_start(request: Request) -> ColdStart:
     contender = request.contender
     model = str(request.folder or contender.model)
@@ -133,8 +137,8 @@ def _time_in_turns(
 ) -> None:
     """Time one part after the other, all contenders of a part in turns."""
     contenders = {contender.label: contender for contender in suite.contender}
-    for label, each in opened.items():
-        run.cards.append(_counted(each.card, contenders[label]))
+    for each in opened.values():
+        run.cards.append(_counted(each.card))
         run.missing.extend(each.missing)
     parts = dict.fromkeys(part for each in opened.values() for part in each.calls)
     for part in parts:
@@ -161,14 +165,13 @@ def _let_measure(tool: ToolDriver, request: Request, run: _Run, say: Callable[[s
     except EdgesegError as error:
         run.lacks(request.contender.label, error)
         return
-    run.cards.append(_counted(report.card, request.contender))
+    run.cards.append(_counted(report.card))
     run.measurements.extend(report.measurements)
     run.missing.extend(report.missing)
 
 
-def _counted(card: ContenderCard, contender: ContenderConfig) -> ContenderCard:
+def _counted(card: ContenderCard) -> ContenderCard:
     """Add parameters and work, if the network is known and PyTorch is here to count them."""
-    del contender
     with suppress(EdgesegError, ModuleNotFoundError):
         counts = count_network(card.model, card.image_size)
         update = {"num_parameters": counts.num_parameters, "macs": counts.macs}

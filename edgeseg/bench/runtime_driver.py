@@ -3,11 +3,9 @@
 import importlib.util
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgeseg.bench.calls import segmenter_calls
-from edgeseg.bench.driver import Opened, Request
-from edgeseg.bench.results import ContenderCard
+from edgeseg.bench.driver import Opened, Request, exported_card
 from edgeseg.export_manifest import read_export
 from edgeseg.runtime.exported_model import ExportedModel
 from edgeseg.runtime.loading import load
@@ -46,23 +44,8 @@ class RuntimeDriver:
         label = request.contender.label
         calls, missing = segmenter_calls(segmenter, request.parts, request.photo, label)
         runs_on = ", ".join(segmenter.backend.runs_on["encoder"])
-        return Opened(exported_card(request, runs_on), calls, missing)
-
-
-def exported_card(request: Request, runs_on: str) -> ContenderCard:
-    """Return what a manifest says of the model that is run."""
-    assert request.folder is not None
-    manifest = read_export(Path(request.folder), check_hashes=False)
-    return ContenderCard(
-        label=request.contender.label,
-        model=manifest.model,
-        driver=request.contender.driver,
-        runs_on=runs_on,
-        precision=manifest.precision,
-        image_size=manifest.image_size,
-        weights_sha256=manifest.weights_sha256,
-        size_bytes={file.role: file.size_bytes for file in manifest.files},
-    )
+        manifest = read_export(request.folder, check_hashes=False)
+        return Opened(exported_card(request.contender, manifest, runs_on), calls, missing)
 
 
 def _onnxruntime_lacks(place: str) -> str | None:

@@ -24,7 +24,8 @@ class Summary(BaseModel):
         p99_ms: 99th percentile.
         max_ms: Longest.
         mean_ms: Mean.
-        std_ms: Standard deviation of the samples (n - 1), zero for a single one.
+        std_ms: Standard deviation of the samples (n - 1), zero for a single one and for a
+            tool that does not tell it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

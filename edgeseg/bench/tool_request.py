@@ -8,8 +8,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator, ValidationError
 
-from edgeseg.bench.driver import Request, ToolReport
-from edgeseg.bench.results import ContenderCard, Document, Measurement, Missing
+from edgeseg.bench.driver import Request, ToolReport, exported_card
+from edgeseg.bench.results import Document, Measurement, Missing
 from edgeseg.bench.suite import ContenderConfig, split_part
 from edgeseg.errors import BenchError, ConfigError, ExportError
 from edgeseg.export_manifest import ExportedFile, ExportManifest, read_export
@@ -152,16 +152,7 @@ def report_of(
     missing: Sequence[Missing],
 ) -> ToolReport:
     """Return a report with the card of the files that a tool ran."""
-    card = ContenderCard(
-        label=request.contender.label,
-        model=manifest.model,
-        driver=request.contender.driver,
-        runs_on=runs_on,
-        precision=precision,
-        image_size=manifest.image_size,
-        weights_sha256=manifest.weights_sha256,
-        size_bytes={file.role: file.size_bytes for file in manifest.files},
-    )
+    card = exported_card(request.contender, manifest, runs_on, precision)
     return ToolReport(card, tuple(measurements), tuple(missing))
 
 

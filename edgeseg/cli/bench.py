@@ -161,6 +161,67 @@ def drivers() -> None:
             typer.echo(f"{'':16} {driver.untested}")
 
 
+@bench.command("roofline")
+def roofline(
+    folder: Annotated[Path, typer.Argument(help="what `edgeseg export` wrote in an ONNX format")],
+    role: Annotated[str, typer.Option(help="encoder, decoder or proposals")] = "encoder",
+    threads: Annotated[int, typer.Option(help="threads of one call")] = 2,
+    rounds: Annotated[int, typer.Option(help="calls that count")] = 10,
+    layers: Annotated[int, typer.Option(help="layers to show")] = 12,
+    out: Annotated[Path | None, typer.Option(help="JSON file for all layers")] = None,
+) -> None:
+    """Compare the time of every layer with what this machine could do at best."""
+    import json
+    import tempfile
+    from functools import partial
+
+    from edgeseg.bench.layer_work import profile_layers
+    from edgeseg.bench.machine import describe_machine
+    from edgeseg.bench.roofline import Roofline, measure_limits, roofline_report
+    from edgeseg.errors import ConfigError
+    from edgeseg.export_manifest import read_export
+    from edgeseg.files import write_atomically
+
+    manifest = read_export(folder)
+    file = manifest.file(role)
+    if file is None or not manifest.format.startswith("onnx"):
+        raise ConfigError(f"{folder} has no {role} that ONNX Runtime runs; give an ONNX export")
+    with tempfile.TemporaryDirectory() as work:
+        limits = measure_limits(Path(work), threads)
+    measured = profile_layers(folder / file.path, manifest.image_size, threads, rounds)
+    found = Roofline(limits, tuple(measured))
+    typer.echo(roofline_report(found, layers))
+    if out is not None:
+        document = {
+            "model": manifest.model,
+            "image_size": manifest.image_size,
+            "precision": manifest.precision,
+            "role": role,
+            "threads": threads,
+            "machine": describe_machine(("edgeseg", "onnxruntime")),
+            **found.as_dict(),
+        }
+        text = json.dumps(document, indent=1) + "\n"
+        write_atomically(out, partial(Path.write_text, data=text))
+
+
+@bench.command("estimate")
+def estimate(
+    networks: Annotated[list[str], typer.Argument(help="names of networks, such as edgeseg_s")],
+    image_size: Annotated[
+        int | None, typer.Option(help="side of the input; default: each network's own")
+    ] = None,
+    devices: Annotated[
+        Path | None, typer.Option(help="sheets of devices (TOML); default: those that come along")
+    ] = None,
+) -> None:
+    """Estimate encoder and decoder, one prompt, on devices that are not at hand."""
+    from edgeseg.bench.estimates import estimate_table, read_devices, released_devices
+
+    sheets = read_devices(devices or released_devices())
+    typer.echo(estimate_table(sheets.values(), networks, image_size))
+
+
 def _name(model: str) -> str:
     """Return what to call a model: its name, or what a folder was exported from and to."""
     from edgeseg.export_manifest import EXPORT_MANIFEST_NAME, read_export

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import time
 
@@ -13,55 +14,51 @@ from edgeseg.errors import BenchError, ConfigError, ExportError
 from edgeseg.signature import PromptSlots
 
 # A phone is a folder; its shell is that of this machine, with the phone's paths and `getprop`.
-ADB = """
-import json, os, shutil, subprocess, sys
-from pathlib import Path
-
-here = Path(sys.argv[0]).parent
-plan = json.loads((here / "plan.json").read_text())
-arguments = sys.argv[1:]
-with (here / "calls.jsonl").open("a") as calls:
-    calls.write(json.dumps(arguments) + "\\n")
-if arguments == ["devices"]:
-    print("* daemon not running; starting now at tcp:5037", file=sys.stderr)
-    if plan["daemon_fails"]:
-        sys.exit("error: cannot connect to daemon")
-    print("List of devices attached")
-    print("".join(serial + plan["gap"] + state + "\\n" for serial, state in plan["phones"].items()))
-    sys.exit()
-flag, serial, command, *rest = arguments
-assert flag == "-s"
-if plan["phones"].get(serial) != "device":
-    sys.exit(f"adb: device '{serial}' not found")
-phone = here.parent / "phone"
-if command == "push":
-    source, target = rest
-    if Path(source).name == plan["push_fails"]:
-        sys.exit("adb: error: failed to copy: remote No space left on device")
-    shutil.copyfile(source, str(phone) + target)  # contents only, as a phone keeps no modes
-    print(f"{source}: 1 file pushed, 0 skipped. 31.4 MB/s (20000000 bytes in 0.607s)")
-else:
-    assert command == "shell"
-    (line,) = rest
-    line = line.replace("/data/local/tmp", f"{phone}/data/local/tmp")
-    path = f"{here.parent}/phone_bin:/usr/bin:/bin"
-    ran = subprocess.run(["/bin/sh", "-c", line], env={"PATH": path, "LANG": "C"})
-    sys.exit(ran.returncode)
+ADB = """#!/bin/sh
+here=$(dirname "$0")
+. "$here/plan.sh"
+printf '%s\\n' "$*" >> "$here/calls.txt"
+if [ "$*" = devices ]; then
+    echo '* daemon not running; starting now at tcp:5037' >&2
+    [ "$daemon_fails" ] && echo 'error: cannot connect to daemon' >&2 && exit 1
+    printf 'List of devices attached\\n%s\\n\\n' "$phones"
+    exit
+fi
+phone=${here%/bin}/phone
+[ "$1" = -s ] || exit 64
+case $phones in
+*"$2	device"*) ;;
+*) echo "adb: device '$2' not found" >&2 && exit 1 ;;
+esac
+case $3 in
+push)
+    if [ "${4##*/}" = "$push_fails" ]; then
+        echo 'adb: error: failed to copy: remote No space left on device' >&2
+        exit 1
+    fi
+    cat "$4" > "$phone$5" # contents only, as a phone keeps no modes
+    echo "$4: 1 file pushed, 0 skipped. 31.4 MB/s (20000000 bytes in 0.607s)" ;;
+shell)
+    line=$(printf %s "$4" | sed "s|/data/local/tmp|$phone/data/local/tmp|g")
+    env -i LANG=C PATH="${here%/bin}/phone_bin:/usr/bin:/bin" /bin/sh -c "$line"
+    exit $? ;;
+*) exit 64 ;;
+esac
 """
 # Calls take 1 ms, 2 ms, ...
 PERF_TEST = """
 import getopt, json, os, sys, time
-from pathlib import Path
 
-plan = json.loads((Path(__file__).parents[5] / "bin" / "plan.json").read_text())
+computer = os.getcwd().removesuffix("/phone/data/local/tmp/edgeseg")
+plan = json.load(open(computer + "/bin/plan.json"))
 pairs, (model, result) = getopt.getopt(
     sys.argv[1:], "b:m:e:r:t:p:x:y:c:d:o:u:i:f:F:S:T:AMPIDZvhsqz"
 )
 options = dict(pairs)
-with (Path(__file__).parents[5] / "perf_test.jsonl").open("a") as calls:
+with open(computer + "/perf_test.jsonl", "a") as calls:
     calls.write(json.dumps([sys.argv[1:], os.environ["LD_LIBRARY_PATH"], sorted(os.listdir())])
                 + "\\n")
-assert Path(model).is_file() and not Path(result).exists()
+assert os.path.isfile(model) and not os.path.exists(result)
 if plan["hangs"]:
     time.sleep(60)
 if model.endswith(plan["fails_on"] + ".onnx"):
@@ -74,7 +71,7 @@ if plan["garbage"]:
     sys.exit()
 if plan["writes"]:
     rows = [f"edgeseg,{second:.6g},123,50,{n}\\n" for n, second in enumerate(seconds)]
-    Path(result).write_text("".join(rows))
+    open(result, "w").write("".join(rows))
 print("Session creation time cost: 0.03 s")
 print("Total inference requests:", len(seconds))
 print("Average inference time cost:", 1000 * sum(seconds) / len(seconds), "ms")
@@ -89,29 +86,35 @@ ro.board.platform) echo gs201-board ;;
 ro.build.version.release) echo 14 ;;
 esac
 """
-PLAN = {
-    "phones": {"R58M": "device"}, "gap": "\t", "daemon_fails": False, "push_fails": "", "hangs":
-    False, "fails_on": "nothing", "garbage": False, "writes": True,
-}  # fmt: skip
+PLAN = {"hangs": False, "fails_on": "nothing", "garbage": False, "writes": True}
 
 
 @pytest.fixture
 def computer(tmp_path, monkeypatch):
     """Install an adb with one phone; returns the folder of both."""
-    write_program(tmp_path / "bin" / "adb", ADB)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
-    getprop = tmp_path / "phone_bin" / "getprop"
-    getprop.parent.mkdir()
-    getprop.write_text(GETPROP)
-    getprop.chmod(0o755)
+    for path, source in (("bin/adb", ADB), ("phone_bin/getprop", GETPROP)):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).write_text(source)
+        (tmp_path / path).chmod(0o755)
     (tmp_path / "phone" / "data" / "local" / "tmp").mkdir(parents=True)
     write_program(tmp_path / "built here" / "onnxruntime_perf_test", PERF_TEST)
     plan(tmp_path)
+    connect(tmp_path, {"R58M": "device"})
     return tmp_path
 
 
 def plan(computer, **changes):
+    """What the tool on the phone does."""
     (computer / "bin" / "plan.json").write_text(json.dumps(PLAN | changes))
+
+
+def connect(computer, phones, gap="\t", push_fails="", daemon_fails=""):
+    """What adb sees and does."""
+    lines = "\n".join(f"{serial}{gap}{state}" for serial, state in phones.items())
+    values = {"phones": lines, "push_fails": push_fails, "daemon_fails": daemon_fails}
+    text = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+    (computer / "bin" / "plan.sh").write_text(text)
 
 
 def measure(computer, folder, parts=("encoder", "decoder@8"), **options):
@@ -261,7 +264,7 @@ def test_garbage_is_refused(computer, exported):
 
 
 def test_a_full_phone_is_reported(computer, exported):
-    plan(computer, push_fails="encoder.onnx")
+    connect(computer, {"R58M": "device"}, push_fails="encoder.onnx")
 
     with pytest.raises(
         BenchError, match="No space left on device; to see all of it run: adb -s R5"
@@ -274,7 +277,7 @@ def test_what_takes_too_long_is_stopped_on_the_phone_too(computer, exported):
     plan(computer, hangs=True)
     kept = computer / "pid of the tool"
     noting = PERF_TEST.replace(
-        'if plan["hangs"]:', f'Path("{kept}").write_text(str(os.getpid()))\nif plan["hangs"]:'
+        'if plan["hangs"]:', f'open("{kept}", "w").write(str(os.getpid()))\nif plan["hangs"]:'
     )
     write_program(computer / "built here" / "onnxruntime_perf_test", noting)
 
@@ -300,7 +303,7 @@ def is_running(process_id):
 def test_one_ready_phone_is_enough(computer):
     assert AdbDriver().unavailable() is None
 
-    plan(computer, phones={"R58M": "unauthorized", "emulator-5554": "device"})
+    connect(computer, {"R58M": "unauthorized", "emulator-5554": "device"})
     assert AdbDriver().unavailable() is None
 
 
@@ -315,7 +318,7 @@ def test_one_ready_phone_is_enough(computer):
     ],
 )
 def test_a_phone_that_is_not_ready_is_explained(computer, exported, gap, state, advice):
-    plan(computer, phones={"R58M": state}, gap=gap)
+    connect(computer, {"R58M": state}, gap)
     expected = f"the phone R58M is not ready, its state is {state!r}; {advice}"
 
     assert AdbDriver().unavailable().startswith(expected)
@@ -324,13 +327,13 @@ def test_a_phone_that_is_not_ready_is_explained(computer, exported, gap, state, 
 
 
 def test_a_phone_without_a_serial_number_is_seen(computer):
-    plan(computer, phones={"(no serial number)": "unauthorized"})
+    connect(computer, {"(no serial number)": "unauthorized"})
 
     assert AdbDriver().unavailable().startswith("the phone (no serial number) is not ready")
 
 
 def test_without_a_phone_it_says_what_to_do(computer, exported):
-    plan(computer, phones={})
+    connect(computer, {})
 
     assert AdbDriver().unavailable().startswith("no phone is connected; plug one in and switch on")
     with pytest.raises(BenchError, match="no phone is connected"):
@@ -344,7 +347,7 @@ def test_without_adb_it_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_an_adb_that_fails_is_a_reason(computer):
-    plan(computer, daemon_fails=True)
+    connect(computer, {}, daemon_fails="yes")
 
     reason = AdbDriver().unavailable()
 
@@ -353,7 +356,7 @@ def test_an_adb_that_fails_is_a_reason(computer):
 
 
 def test_of_two_phones_one_has_to_be_chosen(computer, exported):
-    plan(computer, phones={"R58M": "device", "R59N": "device"})
+    connect(computer, {"R58M": "device", "R59N": "device"})
 
     with pytest.raises(
         ConfigError, match="2 phones are connected, R58M, R59N; choose one with the"
@@ -361,13 +364,12 @@ def test_of_two_phones_one_has_to_be_chosen(computer, exported):
         measure(computer, exported)
 
     measure(computer, exported, ("encoder",), serial="R59N")
-    lines = (computer / "bin" / "calls.jsonl").read_text().splitlines()
-    serials = {json.loads(line)[1] for line in lines if line != '["devices"]'}
-    assert serials == {"R59N"}
+    lines = (computer / "bin" / "calls.txt").read_text().splitlines()
+    assert {line[:8] for line in lines} == {"devices", "-s R59N "}
 
 
 def test_a_chosen_phone_has_to_be_ready(computer, exported):
-    plan(computer, phones={"R58M": "device", "R59N": "offline"})
+    connect(computer, {"R58M": "device", "R59N": "offline"})
 
     with pytest.raises(
         ConfigError, match="'R59N' is not ready, its state is 'offline'; ready: R58"

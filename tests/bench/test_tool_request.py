@@ -2,7 +2,6 @@ import pytest
 from exported_folders import write_folder  # conftest.py extends the path
 from tool_requests import request
 
-from edgeseg.bench import exported_tasks, tool_request
 from edgeseg.bench.results import Document, Measurement
 from edgeseg.bench.tool_request import (
     Arguments,
@@ -86,10 +85,6 @@ def test_open_sizes_are_the_prompts_asked_and_two_points(exported):
     assert calls["decoder@8"].shape("points_xy_model") == (8, 2, 2)
     assert calls["decoder@8"].shape("mask_logits") == (8, 1, 16, 16)  # 64 pixels, a quarter
     assert {call.note for call in calls.values()} == {""}
-
-
-def test_as_many_points_as_in_the_harness_itself():
-    assert tool_request.NUM_POINTS == exported_tasks.NUM_POINTS
 
 
 def test_a_decoder_with_fixed_slots_answers_one_prompt_or_all(tmp_path):

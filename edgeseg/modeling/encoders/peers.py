@@ -25,7 +25,7 @@ class TinyViTEncoder(nn.Module):
         super().__init__()
         self.backbone = timm.create_model("tiny_vit_5m_224", num_classes=0)
         last_downsampling = self.backbone.stages[-1].downsample  # type: ignore[index,union-attr]
-        last_downsampling.conv2.conv.stride = (1, 1)  # type: ignore[union-attr]
+        last_downsampling.conv2.conv.stride = (1, 1)
         self.backbone.head = nn.Identity()  # of the classifier
         self.neck = build_neck(self.backbone.num_features, embed_dim)  # type: ignore[arg-type]
 
