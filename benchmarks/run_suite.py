@@ -13,6 +13,7 @@ from pathlib import Path
 from edgeseg.bench.drivers import all_drivers
 from edgeseg.bench.html_report import write_html
 from edgeseg.bench.results import BenchResult
+from edgeseg.bench.roofline import read_roofline
 from edgeseg.bench.run import run_suite
 from edgeseg.bench.suite import SuiteConfig
 from edgeseg.bench.tables import latency_table, missing_lines, start_table
@@ -49,7 +50,10 @@ def main() -> None:
     csv = result.to_csv()
     write_atomically(out.with_suffix(".csv"), lambda path: path.write_text(csv, "utf-8"))
     accuracy = accuracy_of(result, RESULTS)
-    write_html(result, out.with_suffix(".html"), suite.reference, accuracy)
+    found = [read_roofline(path) for path in sorted(RESULTS.glob("roofline_*.json"))]
+    models = {card.model for card in result.contenders}
+    rooflines = {title: each for title, each in found if title.split()[0] in models}
+    write_html(result, out.with_suffix(".html"), suite.reference, accuracy, rooflines)
     print(latency_table(result, suite.reference))
     print(start_table(result) + missing_lines(result))
 

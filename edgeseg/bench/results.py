@@ -37,6 +37,7 @@ class ContenderCard(Document):
         size_bytes: Size of each file, by role; empty where nothing was exported.
         num_parameters: Parameters by part ("encoder", "decoder", "proposals"), where counted.
         macs: Multiply-accumulates of one call by part, where counted.
+        num_activations: Numbers that convolutions and products write in one call, where counted.
     """
 
     label: str
@@ -49,6 +50,7 @@ class ContenderCard(Document):
     size_bytes: dict[str, int] = Field(default_factory=dict)
     num_parameters: dict[str, int] = Field(default_factory=dict)
     macs: dict[str, int] = Field(default_factory=dict)
+    num_activations: dict[str, int] = Field(default_factory=dict)
 
 
 class Measurement(Document):

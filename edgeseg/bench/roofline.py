@@ -5,6 +5,7 @@ the memory they lie in. Peak and bandwidths are measured with the runtime, threa
 run the graph: a large matrix product, and sums of arrays in the cache and in the main memory.
 """
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ import numpy as np
 
 from edgeseg.bench.layer_work import LayerWork
 from edgeseg.bench.tables import text_table
-from edgeseg.errors import missing_extra
+from edgeseg.errors import ConfigError, missing_extra
 from edgeseg.runtime.onnx_backend import open_graph
 
 _PRODUCT_SIDE = 2048
@@ -107,6 +108,26 @@ class Roofline:
                 {**asdict(layer), "limit_ms": self.limits.limit_ms(layer)} for layer in self.layers
             ],
         }
+
+
+def read_roofline(path: Path) -> tuple[str, Roofline]:
+    """Read what `edgeseg bench roofline --out` wrote: a title, and the layers with the limits.
+
+    Raises:
+        ConfigError: The file is missing or is something else.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        title = "{model} {role} at {image_size}, {precision}, {threads} threads".format(**document)
+        limits = MachineLimits(**document["limits"])
+        rows = [{key: row[key] for key in LayerWork.__annotations__} for row in document["layers"]]
+        layers = [LayerWork(**{**row, "output_shape": tuple(row["output_shape"])}) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is no roofline ({type(error).__name__}: {error}); give a file that "
+            "`edgeseg bench roofline --out` wrote"
+        ) from None
+    return title, Roofline(limits, tuple(layers))
 
 
 def measure_limits(work: Path, threads: int) -> MachineLimits:

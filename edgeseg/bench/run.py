@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -174,6 +174,5 @@ def _counted(card: ContenderCard) -> ContenderCard:
     """Add parameters and work, if the network is known and PyTorch is here to count them."""
     with suppress(EdgesegError, ModuleNotFoundError):
         counts = count_network(card.model, card.image_size)
-        update = {"num_parameters": counts.num_parameters, "macs": counts.macs}
-        return card.model_copy(update=update)
+        return card.model_copy(update=asdict(counts))
     return card

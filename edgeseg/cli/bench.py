@@ -93,10 +93,15 @@ def report(
     reference: Annotated[str | None, typer.Option(help="contender that ratios are against")] = None,
     csv: Annotated[Path | None, typer.Option(help="CSV file for the figures")] = None,
     html: Annotated[Path | None, typer.Option(help="HTML file for a report with plots")] = None,
+    roofline: Annotated[
+        list[Path] | None,
+        typer.Option(help="for the page: what `edgeseg bench roofline --out` wrote"),
+    ] = None,
 ) -> None:
     """Show a result again, as tables, CSV or a page."""
     from edgeseg.bench.html_report import write_html
     from edgeseg.bench.results import BenchResult
+    from edgeseg.bench.roofline import read_roofline
     from edgeseg.files import write_atomically
 
     found = BenchResult.read(result)
@@ -104,7 +109,8 @@ def report(
     if csv is not None:
         write_atomically(csv, lambda path: path.write_text(found.to_csv(), "utf-8"))
     if html is not None:
-        write_html(found, html, reference)
+        rooflines = dict(read_roofline(path) for path in roofline or ())
+        write_html(found, html, reference, rooflines=rooflines)
 
 
 @bench.command("compare")

@@ -1,7 +1,9 @@
 from html.parser import HTMLParser
 
 from edgeseg.bench.html_report import html_page, write_html
+from edgeseg.bench.layer_work import LayerWork
 from edgeseg.bench.results import BenchResult, ColdStart, ContenderCard, Measurement, Missing
+from edgeseg.bench.roofline import MachineLimits, Roofline
 
 
 def result():
@@ -46,13 +48,16 @@ class Page(HTMLParser):
 
 
 def test_a_page_holds_everything_and_needs_nothing_else(tmp_path):
-    write_html(result(), tmp_path / "page.html", "<slow>", {"fast": 61.0})
+    limits = MachineLimits(peak_gmacs=10, cache_gbs=100, memory_gbs=20)
+    layers = LayerWork("a", "Conv", (1, 2), 10**6, 10**4, 0.2), LayerWork("b", "Add", (1,), 0, 9, 1)
+    rooflines = {"fast encoder": Roofline(limits, layers)}
+    write_html(result(), tmp_path / "page.html", "<slow>", {"fast": 61.0}, rooflines)
     text = (tmp_path / "page.html").read_text("utf-8")
     page = Page()
     page.feed(text)
 
     assert page.open == []
-    assert page.counts["svg"] == 3  # a distribution a part, and accuracy
+    assert page.counts["svg"] == 4  # a distribution a part, accuracy, a roofline
     assert page.counts["table"] == 4  # a table a part, starts, cards
     assert page.links == []
     assert "4.00 (2.67 to 8.00)" in text  # 8 / 2, 8 / 3 and 8 / 1
@@ -62,4 +67,4 @@ def test_a_page_holds_everything_and_needs_nothing_else(tmp_path):
 
 
 def test_without_accuracy_there_is_no_such_plot():
-    assert "Accuracy" not in html_page(result(), None, {})
+    assert "Accuracy" not in html_page(result(), None, {}, {})

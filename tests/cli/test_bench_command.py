@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from edgeseg.bench.results import BenchResult
+from edgeseg.bench.roofline import read_roofline
 from edgeseg.cli import main
+from edgeseg.errors import ConfigError
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 from exported_folders import write_folder  # noqa: E402  # shared with the tests of the runtime
@@ -127,7 +129,11 @@ def test_a_graph_is_held_against_the_machine(tmp_path, exported, capsys, monkeyp
     assert bench("roofline", exported, "--threads", 1, "--rounds", 2, "--out", out) == 0
 
     assert "% of the limit is reached" in capsys.readouterr().out
-    assert json.loads(out.read_text())["role"] == "encoder"
+    title, found = read_roofline(out)
+    assert title == "tiny_pair encoder at 64, float32, 1 threads"
+    assert found.layers
+    with pytest.raises(ConfigError, match="is no roofline"):
+        read_roofline(exported / "export.json")
     assert bench("roofline", exported, "--role", "proposals") == 1
 
 

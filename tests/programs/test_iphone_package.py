@@ -302,7 +302,7 @@ def test_labels_of_points_are_those_of_prompts():
     ("document", "not_known_on_a_phone"),
     [
         (BenchResult, set()),
-        (ContenderCard, {"num_parameters", "macs"}),
+        (ContenderCard, {"num_parameters", "macs", "num_activations"}),
         (Measurement, {"reported"}),
         (ColdStart, set()),
         (Missing, set()),
