@@ -2,10 +2,10 @@
 
 Source: Kirillov et al. 2023, Segment Anything, arXiv:2304.02643, with SAM's parameter names. The
 transposed convolutions (kernel 2, stride 2) are matrix products, one per 2 x 2 output block, so the
-upscaling runs channels-last and puts pixels into their final order only once, after the last
-product, when 4 channels are left instead of 32. High-resolution skips add encoder features at
-stride 8 and 4 inside the upscaling, as HQ-SAM (Ke et al. 2023, arXiv:2306.01567) and SAM 2 do; they
-start at zero, so SAM's weights answer as before.
+upscaling runs channels-last; pixels are put into reading order right after each, while whole runs
+of channels move, which costs far less than moving single pixels of the masks. High-resolution
+skips add encoder features at stride 8 and 4 inside the upscaling, as HQ-SAM (Ke et al. 2023,
+arXiv:2306.01567) and SAM 2 do; they start at zero, so SAM's weights answer as before.
 """
 
 from typing import cast
@@ -134,30 +134,30 @@ class MaskDecoder(nn.Module):
         groups: PromptGroups,
         high_res: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
-        """Upscale (T, HW, D) cells four times: (T, HW * 16, D/8) in the order of `_quarter`."""
+        """Upscale (T, HW, D) cells four times: (T, HW * 16, D/8), pixels in reading order."""
         first, second = (cast(nn.ConvTranspose2d, self.output_upscaling[i]) for i in (0, 3))
         norm = cast(LayerNorm2d, self.output_upscaling[1])
-        x = _quarter(cells, first)  # (T, HW * 4, D/4)
+        doubled_hw = 2 * grid_hw[0], 2 * grid_hw[1]
+        x = _doubled(cells, first, grid_hw)  # (T, HW * 4, D/4)
         x = nn.LayerNorm.forward(norm, x)  # channels are last here already
         if high_res is not None:
-            x = groups.add(x, _cell_order(high_res[0], grid_hw))
+            x = groups.add(x, _rows(high_res[0]))
         x = F.gelu(x)
         if high_res is None:
-            return F.gelu(_quarter(x, second))  # (T, HW * 16, D/8)
+            return F.gelu(_doubled(x, second, doubled_hw))
         assert second.bias is not None
-        skip = _cell_order(high_res[1], grid_hw) + second.bias  # one addition a prompt, not two
-        return F.gelu(groups.add(_quarter(x, second, with_bias=False), skip))
+        skip = _rows(high_res[1]) + second.bias  # one addition a prompt, not two
+        return F.gelu(groups.add(_doubled(x, second, doubled_hw, with_bias=False), skip))
 
     def _masks(
         self, x: Tensor, kernels: Tensor, grid_hw: tuple[int, int], drawn: Tensor | None
     ) -> Tensor:
         """Apply (T, 4, D/8) kernels to (T, HW * 16, D/8) features: (T, 4, 4H, 4W)."""
-        masks = _pixel_order(kernels @ x.transpose(1, 2), grid_hw)
+        masks = (kernels @ x.transpose(1, 2)).unflatten(2, (4 * grid_hw[0], 4 * grid_hw[1]))
         if self.refinement is None:
             return masks
         assert drawn is not None
-        reduced = _pixel_order(self.refinement.reduced(x).transpose(1, 2), grid_hw)
-        return masks + self.refinement(kernels, reduced, drawn)
+        return masks + self.refinement(kernels, x, drawn)
 
 
 def _zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -167,37 +167,27 @@ def _zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     return conv
 
 
-def _quarter(x: Tensor, conv: nn.ConvTranspose2d, with_bias: bool = True) -> Tensor:
-    """Apply a 2 x 2 stride 2 transposed convolution to (T, n, C) cells: (T, n * 4, C').
+def _rows(feature: Tensor) -> Tensor:
+    """Rearrange (B, C, H, W) to (B, H * W, C), pixels in reading order."""
+    return feature.flatten(2).transpose(1, 2)
 
-    The four pixels of a cell follow each other: top left, top right, bottom left, bottom right.
+
+def _doubled(
+    x: Tensor, conv: nn.ConvTranspose2d, hw: tuple[int, int], with_bias: bool = True
+) -> Tensor:
+    """Apply a 2 x 2 stride 2 transposed convolution to pixels in reading order.
+
+    Args:
+        x: (T, H * W, C).
+        conv: The convolution.
+        hw: H and W.
+        with_bias: Add its bias, too.
+
+    Returns:
+        (T, 2H * 2W, C'), in reading order again.
     """
     weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2 * 2 * C', C)
     assert conv.bias is not None
     bias = conv.bias.repeat(4) if with_bias else None
-    return F.linear(x, weight, bias).unflatten(2, (4, -1)).flatten(1, 2)
-
-
-def _cell_order(feature: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-    """Rearrange (B, C, fH, fW) to (B, H * W * f * f, C), the order `_quarter` produces.
-
-    In steps that move runs of pixels: programs that run exported graphs have no fast way to permute
-    eight axes at once.
-    """
-    rows, cols = grid_hw
-    steps = feature.shape[-2] // rows
-    x = feature.flatten(2).transpose(1, 2)  # (B, fH * fW, C)
-    x = x.unflatten(1, (rows, steps, cols, steps)).flatten(4)  # (B, H, f, W, f * C)
-    x = x.transpose(2, 3).flatten(1, 2)  # (B, H * W, f, f * C)
-    if steps == 4:
-        x = x.unflatten(3, (2, -1)).unflatten(2, (2, 2))  # (B, H * W, 2, 2, 2, 2 * C)
-        x = x.transpose(3, 4)
-    return x.flatten(1).unflatten(1, (-1, feature.shape[1]))
-
-
-def _pixel_order(masks: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-    """Rearrange (T, M, H * W * 16) from the order of `_quarter` to (T, M, 4H, 4W)."""
-    rows, cols = grid_hw
-    x = masks.unflatten(2, (rows, cols, 2, 2, 2, 2))  # y, x, then y and x of both steps
-    x = x.permute(0, 1, 2, 4, 6, 3, 5, 7)  # (T, M, H, 2, 2, W, 2, 2)
-    return x.flatten(5, 7).flatten(2, 4)
+    blocks = F.linear(x, weight, bias).unflatten(2, (2, -1)).unflatten(1, hw)  # (T, H, W, 2, 2C')
+    return blocks.transpose(2, 3).flatten(1, 3).unflatten(2, (2, -1)).flatten(1, 2)

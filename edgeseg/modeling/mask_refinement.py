@@ -40,24 +40,24 @@ class MaskRefinement(nn.Module):
         self.out = nn.Conv2d(hidden_width, width, 1, bias=False)
         nn.init.zeros_(self.out.weight)
 
-    def reduced(self, x: Tensor) -> Tensor:
-        """Map (T, n, C) features in any order of pixels to (T, n, R)."""
-        return F.linear(x, self.reduce.weight.flatten(1), self.reduce.bias)
-
-    def forward(self, kernels: Tensor, reduced: Tensor, drawn: Tensor) -> Tensor:
+    def forward(self, kernels: Tensor, x: Tensor, drawn: Tensor) -> Tensor:
         """Return what the block adds to the mask logits.
 
         Args:
             kernels: (T, 4, C), one kernel a mask.
-            reduced: (T, R, 4H, 4W), what `reduced` gave, in the order of pixels.
+            x: (T, 4H * 4W, C) features, pixels in reading order.
             drawn: (T, 7, 4H, 4W), what `draw_prompts` gave.
 
         Returns:
             (T, 4, 4H, 4W).
         """
-        hidden = F.gelu(self.mix(reduced + self.prompt(drawn)))
+        map_hw = drawn.shape[2], drawn.shape[3]
+        reduced = (self.reduce.weight.flatten(1) @ x.transpose(1, 2)).unflatten(2, map_hw)
+        # The second convolution adds the bias of the first, which costs nothing there.
+        seen = F.conv2d(drawn, self.prompt.weight, self.reduce.bias)
+        hidden = F.gelu(self.mix(reduced + seen))
         added = (kernels @ self.out.weight.flatten(1)) @ hidden.flatten(2)
-        return added.unflatten(2, hidden.shape[2:])
+        return added.unflatten(2, map_hw)
 
 
 def draw_prompts(prompts: PromptBatch, image_size: int, map_hw: tuple[int, int]) -> Tensor:

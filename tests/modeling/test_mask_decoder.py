@@ -3,46 +3,37 @@ import torch
 from random_networks import randomised
 from torch import nn
 
-from edgeseg.modeling.mask_decoder import MaskDecoder, _cell_order, _pixel_order, _quarter
+from edgeseg.modeling.mask_decoder import MaskDecoder, _doubled
 from edgeseg.modeling.prompt_batch import PromptGroups
 
 ROWS, COLS = 2, 3
 
 
-def as_cells(feature):
+def rows_of(feature):
     """(T, C, H, W) to (T, HW, C)."""
     return feature.flatten(2).transpose(1, 2)
 
 
-def test_quartering_twice_is_two_transposed_convolutions():
+def test_doubling_twice_is_two_transposed_convolutions_in_reading_order():
     torch.manual_seed(0)
     first, second = (nn.ConvTranspose2d(c, c - 1, 2, stride=2) for c in (5, 4))
     feature = torch.randn(2, 5, ROWS, COLS)
 
-    quartered = _quarter(_quarter(as_cells(feature), first), second)  # (2, HW * 16, 3)
+    once = _doubled(rows_of(feature), first, (ROWS, COLS))  # (2, HW * 4, 4)
+    twice = _doubled(once, second, (2 * ROWS, 2 * COLS))  # (2, HW * 16, 3)
 
-    upscaled = _pixel_order(quartered.transpose(1, 2), (ROWS, COLS))
-    torch.testing.assert_close(upscaled, second(first(feature)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(once, rows_of(first(feature)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(twice, rows_of(second(first(feature))), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-def test_cell_order_is_the_order_in_which_quartering_leaves_pixels(steps):
+def test_the_bias_may_be_left_out():
     torch.manual_seed(0)
-    layers = [nn.ConvTranspose2d(3, 3, 2, stride=2) for _ in range(steps)]
-    cells = feature = torch.randn(2, 3, ROWS, COLS)
-    cells = as_cells(cells)
-    for layer in layers:
-        cells, feature = _quarter(cells, layer), layer(feature)
+    layer = nn.ConvTranspose2d(3, 2, 2, stride=2)
+    feature = torch.randn(1, 3, ROWS, COLS)
 
-    torch.testing.assert_close(_cell_order(feature, (ROWS, COLS)), cells, rtol=0, atol=1e-5)
+    without = _doubled(rows_of(feature), layer, (ROWS, COLS), with_bias=False)
 
-
-def test_pixel_order_undoes_cell_order():
-    pixels = torch.arange(2.0 * 3 * 16 * ROWS * COLS).reshape(2, 3, 4 * ROWS, 4 * COLS)
-
-    cells = _cell_order(pixels, (ROWS, COLS))
-
-    assert torch.equal(_pixel_order(cells.transpose(1, 2), (ROWS, COLS)), pixels)
+    torch.testing.assert_close(without + layer.bias, rows_of(layer(feature)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("counts", [(2, 2), (1, 3)], ids=str)
@@ -56,7 +47,7 @@ def test_masks_are_upscaled_as_sams_layers_do_with_the_skips_between(counts):
     stride4 = torch.randn(2, 3, 4 * ROWS, 4 * COLS)
     skips = decoder.project_high_res(stride8, stride4)
 
-    upscaled = decoder._upscaled(as_cells(cells), (ROWS, COLS), PromptGroups(counts), skips)
+    upscaled = decoder._upscaled(rows_of(cells), (ROWS, COLS), PromptGroups(counts), skips)
     masks = decoder._masks(upscaled, kernels, (ROWS, COLS), None)
 
     first, norm, gelu, second, _ = decoder.output_upscaling

@@ -3,7 +3,7 @@ from random_networks import randomised
 from torch import nn
 
 from edgeseg.modeling import PromptBatch
-from edgeseg.modeling.mask_decoder import MaskDecoder, _cell_order
+from edgeseg.modeling.mask_decoder import MaskDecoder
 from edgeseg.modeling.mask_refinement import MaskRefinement, draw_prompts
 
 ROWS, COLS = 2, 3
@@ -46,9 +46,8 @@ def test_the_block_is_a_depthwise_separable_residual_before_the_kernels():
     x = torch.randn(2, 4, 4 * ROWS, 4 * COLS)
     drawn = torch.randn(2, 7, 4 * ROWS, 4 * COLS)
     kernels = torch.randn(2, 5, 4)
-    reduced = block.reduced(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
 
-    added = block(kernels, reduced, drawn)
+    added = block(kernels, x.flatten(2).transpose(1, 2), drawn)
 
     hidden = nn.functional.gelu(block.mix(block.reduce(x) + block.prompt(drawn)))
     expected = torch.einsum("tmc,tchw->tmhw", kernels, block.out(hidden))
@@ -63,9 +62,11 @@ def test_the_decoder_adds_the_block_to_its_masks_pixel_by_pixel():
     drawn = torch.randn(2, 7, 4 * ROWS, 4 * COLS)
     kernels = torch.randn(2, 4, 4)
 
-    masks = decoder._masks(_cell_order(pixels, (ROWS, COLS)), kernels, (ROWS, COLS), drawn)
+    rows = pixels.flatten(2).transpose(1, 2)
+
+    masks = decoder._masks(rows, kernels, (ROWS, COLS), drawn)
 
     plain = torch.einsum("tmc,tchw->tmhw", kernels, pixels)
-    added = decoder.refinement(kernels, decoder.refinement.reduce(pixels), drawn)
+    added = decoder.refinement(kernels, rows, drawn)
     torch.testing.assert_close(masks, plain + added, rtol=0, atol=1e-5)
     assert added.abs().max() > 0.1
