@@ -1,4 +1,4 @@
-"""Render the tables of README.md, docs/everything.md and export/README.md from the results.
+"""Render the tables of the READMEs and of docs/everything.md from the results.
 
 Prints Markdown; with --write it replaces what stands between the markers of these files, with
 --check it says whether that would change them.
@@ -10,11 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edgeseg.bench.counts import COUNTER
+from edgeseg.bench.results import BenchResult
+from edgeseg.bench.suite import SuiteConfig
+from edgeseg.bench.summary import ratio_of_medians
+from edgeseg.bench.tables import milliseconds
+
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
 README, EXPORT_README = ROOT / "README.md", ROOT / "export" / "README.md"
+BENCHMARKS_README = ROOT / "benchmarks" / "README.md"
 EVERYTHING_PAGE = ROOT / "docs" / "everything.md"
 MARKERS = "<!-- figures: python benchmarks/render_tables.py --write -->\n", "<!-- end -->\n"
+BOTH = ("encoder", "decoder")
 PROMPT_SETS = ("box", "box+1", "box+2", "center", "center+1", "center+2")
 
 
@@ -105,6 +113,51 @@ def small_encoders() -> str:
     )
 
 
+def speed() -> str:
+    """Return size, work and latency of every contender of the suite for processors."""
+    path = RESULTS / "bench_cpu.json"
+    result = BenchResult.read(path)
+    reference = SuiteConfig.read(ROOT / "benchmarks" / "suites" / "cpu.toml").reference
+    assert reference is not None
+    peaks = {start.label: start.peak_memory_mb for start in result.cold_starts}
+    parts = ("encoder", "decoder", "decoder@64", "end_to_end")
+    rows = []
+    for card in result.contenders:
+        found = {part: result.find(card.label, part) for part in parts}
+        times = [milliseconds(each.summary.p50_ms) if each else "-" for each in found.values()]
+        both = in_turns(result, card.label)
+        theirs = in_turns(result, reference)
+        faster = ratio_of_medians(theirs, both, len(theirs) == len(both)) if both else None
+        rows.append(
+            [
+                card.label,
+                str(card.image_size),
+                f"{sum(card.num_parameters[part] for part in BOTH) / 1e6:.2f}",
+                f"{sum(card.macs[part] for part in BOTH) / 1e9:.2f}",
+                f"{sum(card.num_activations[part] for part in BOTH) / 1e6:.0f}",
+                *times,
+                f"{peaks[card.label]:.0f}" if card.label in peaks else "-",
+                "-" if faster is None else str(faster) if faster.low < faster.high else "1",
+            ]
+        )
+    header = ["", "input", "M parameters", "GMACs", "M activations", "encoder ms", "1 prompt"]
+    header += ["64 prompts", "file to mask", "peak MB", f"times faster than {reference}"]
+    machine = result.machine
+    return (
+        f"Encoder and decoder on {result.threads} threads of {machine['processor']}, contenders "
+        f"in turns, medians; the last column is for encoder and one prompt together, with its 95 % "
+        f"interval. Forms of peers have random weights. Work is counted by {COUNTER}.\n\n"
+        + table(header, rows)
+    )
+
+
+def in_turns(result: BenchResult, label: str) -> list[float]:
+    """Return encoder and one prompt together, call by call, in ms."""
+    found = [result.find(label, part) for part in BOTH]
+    samples = [each.samples_ms for each in found if each is not None]
+    return [sum(pair) for pair in zip(*samples, strict=True)] if len(samples) == len(BOTH) else []
+
+
 def exports(result: dict[str, Any]) -> str:
     """Return size, latency and parity of every target of one model."""
     machine, latency = result["machine"], result["latency_p50_ms"]
@@ -158,7 +211,16 @@ def render() -> str:
             "Distillation of `edgeseg_s` by `edgeseg_m` (agreement with the teacher, mean IoU in "
             "points):\n",
             distillation(),
+            speed(),
             training_step(),
+        ]
+    )
+
+
+def render_encoders() -> str:
+    """Return what folding gives, and what could carry the smallest model."""
+    return "\n".join(
+        [
             "Image encoders in PyTorch, batch 1, two threads, median, before and after folding "
             "branches and norms:\n",
             fusion(),
@@ -247,11 +309,12 @@ def with_tables(path: Path, text: str) -> str:
 def main() -> None:
     """Print the tables, write them into the files, or check that they are there."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="replace the tables of both files")
+    parser.add_argument("--write", action="store_true", help="replace the tables of all files")
     parser.add_argument("--check", action="store_true", help="exit with 1 if that changes a file")
     given = parser.parse_args()
     tables = {
         README: render(),
+        BENCHMARKS_README: render_encoders(),
         EVERYTHING_PAGE: "\n".join([clicks(), everything()]),
         EXPORT_README: render_exports(),
     }

@@ -73,7 +73,7 @@ def run_suite(
                 opened[contender.label] = driver.open(request)
             elif isinstance(driver, ToolDriver):
                 tools.append((driver, request))
-            if suite.cold_start and starts_alone(driver):
+            if suite.starts_alone(contender) and starts_alone(driver):
                 say(f"starting {contender.label} in a process of its own")
                 run.cold_starts.append(_cold_start(request))
         except EdgesegError as error:

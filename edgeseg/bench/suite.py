@@ -65,6 +65,8 @@ class ContenderConfig(Document):
         options: Settings of the driver, such as {precision = "float16"}.
         parts: Parts to time instead of the suite's.
         runs: How often, instead of the suite's.
+        cold_start: Whether it is also started in a process of its own, instead of what the suite
+            says; very slow ones rather not.
     """
 
     label: str
@@ -75,6 +77,7 @@ class ContenderConfig(Document):
     options: dict[str, str] = Field(default_factory=dict)
     parts: tuple[str, ...] | None = None
     runs: RoundsConfig | None = None
+    cold_start: bool | None = None
 
     @field_validator("parts")
     @classmethod
@@ -132,6 +135,10 @@ class SuiteConfig(Document):
         """Return how often a contender runs."""
         usual = RoundsConfig(rounds=self.rounds, warmup=self.warmup)
         return (contender.runs or usual).as_rounds
+
+    def starts_alone(self, contender: ContenderConfig) -> bool:
+        """Whether a contender is also started in a process of its own."""
+        return self.cold_start if contender.cold_start is None else contender.cold_start
 
     @classmethod
     def read(cls, path: Path) -> "SuiteConfig":

@@ -16,6 +16,7 @@ model = "vit_b"
 driver = "pytorch"
 parts = ["encoder"]
 runs = { rounds = 2, warmup = 0 }
+cold_start = false
 
 [[contender]]
 label = "fast"
@@ -38,6 +39,7 @@ def test_contenders_may_differ_from_the_suite(tmp_path):
     assert suite.parts_of(fast) == ("encoder", "decoder@64")
     assert suite.rounds_of(fast) == Rounds(7, 2)
     assert fast.driver == "onnx"
+    assert (suite.starts_alone(slow), suite.starts_alone(fast)) == (False, True)
 
 
 @pytest.mark.parametrize(
