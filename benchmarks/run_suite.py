@@ -45,8 +45,8 @@ def main() -> None:
     given = parser.parse_args()
     suite = SuiteConfig.read(given.suite)
     out = given.out or RESULTS / f"bench_{suite.name}.json"
-    result = run_suite(suite, all_drivers(), given.photo, given.work, partial(print, flush=True))
-    result.write(out)
+    say = partial(print, flush=True)
+    result = run_suite(suite, all_drivers(), given.photo, given.work, say, lambda r: r.write(out))
     csv = result.to_csv()
     write_atomically(out.with_suffix(".csv"), lambda path: path.write_text(csv, "utf-8"))
     accuracy = accuracy_of(result, RESULTS)

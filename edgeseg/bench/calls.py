@@ -1,8 +1,9 @@
 """One call of each part of a loaded model, the same for every program that runs it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from edgeseg.errors import EdgesegError
 from edgeseg.geometry import ModelFrame
 from edgeseg.images import read_image
 from edgeseg.prompts import Prompt
-from edgeseg.runtime.backend import ProposingBackend, takes_rgb
+from edgeseg.runtime.backend import Backend, ProposingBackend, takes_rgb
 from edgeseg.runtime.model_input import model_input
 from edgeseg.runtime.segmenter import Segmenter
 
@@ -21,7 +22,7 @@ Call = Callable[[], object]
 
 
 def segmenter_calls(
-    segmenter: Segmenter, parts: Iterable[str], photo: Path, label: str
+    segmenter: Segmenter, parts: Sequence[str], photo: Path, label: str
 ) -> tuple[dict[str, Call], tuple[Missing, ...]]:
     """Prepare every part on a photograph.
 
@@ -43,7 +44,7 @@ def segmenter_calls(
     image = read_image(photo)
     backend = segmenter.backend
     pixels = model_input(image, backend.image_size, takes_rgb(backend))
-    features = backend.encode(pixels)
+    features = encoded_if_needed(backend, pixels, parts)
     frame = ModelFrame((image.shape[0], image.shape[1]), backend.image_size)
     calls: dict[str, Call] = {}
     missing = []
@@ -66,6 +67,16 @@ def segmenter_calls(
         else:
             calls[part] = partial(segmenter.segment_everything, image)
     return calls, tuple(missing)
+
+
+def encoded_if_needed(
+    backend: Backend, pixels: NDArray[Any], parts: Sequence[str]
+) -> tuple[NDArray[Any], ...]:
+    """Return features for the parts that start from them; some encoders take minutes."""
+    starts_later = {"decoder", "proposals", "everything"}
+    if starts_later.isdisjoint(split_part(part)[0] for part in parts):
+        return ()
+    return backend.encode(pixels)
 
 
 def clicks(frame: ModelFrame, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

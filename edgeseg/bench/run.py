@@ -1,6 +1,6 @@
 """Run a suite: open what runs here, time it in turns, let tools measure, say what is missing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +33,19 @@ class _Run:
     def lacks(self, label: str, reason: object) -> None:
         self.missing.append(Missing(label=label, reason=str(reason)))
 
+    def result(self, suite: SuiteConfig) -> BenchResult:
+        order = [contender.label for contender in suite.contender]
+        return BenchResult(
+            suite=suite.name,
+            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            machine=describe_machine(PACKAGES),
+            threads=suite.threads,
+            contenders=tuple(sorted(self.cards, key=lambda card: order.index(card.label))),
+            measurements=tuple(self.measurements),
+            cold_starts=tuple(self.cold_starts),
+            missing=tuple(self.missing),
+        )
+
 
 def run_suite(
     suite: SuiteConfig,
@@ -40,6 +53,7 @@ def run_suite(
     photo: Path,
     work: Path,
     say: Callable[[str], None] = lambda _: None,
+    keep: Callable[[BenchResult], None] = lambda _: None,
 ) -> BenchResult:
     """Measure all contenders of a suite.
 
@@ -51,6 +65,8 @@ def run_suite(
         photo: An image file, for parts that start from one.
         work: Folder for exported files; what is there is used again.
         say: Told what is being done.
+        keep: Given what has been measured so far after every part, so that nothing is lost when a
+            later one takes all memory.
 
     Raises:
         ConfigError: A contender names a driver that does not exist.
@@ -78,20 +94,12 @@ def run_suite(
                 run.cold_starts.append(_cold_start(request))
         except EdgesegError as error:
             run.lacks(contender.label, error)
-    _time_in_turns(suite, opened, run, say)
+    for _ in _time_in_turns(suite, opened, run, say):
+        keep(run.result(suite))
     for tool, request in tools:
         _let_measure(tool, request, run, say)
-    order = [contender.label for contender in suite.contender]
-    return BenchResult(
-        suite=suite.name,
-        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=describe_machine(PACKAGES),
-        threads=suite.threads,
-        contenders=tuple(sorted(run.cards, key=lambda card: order.index(card.label))),
-        measurements=tuple(run.measurements),
-        cold_starts=tuple(run.cold_starts),
-        missing=tuple(run.missing),
-    )
+        keep(run.result(suite))
+    return run.result(suite)
 
 
 def _request(
@@ -134,8 +142,8 @@ def _cold_start(request: Request) -> ColdStart:
 
 def _time_in_turns(
     suite: SuiteConfig, opened: Mapping[str, Opened], run: _Run, say: Callable[[str], None]
-) -> None:
-    """Time one part after the other, all contenders of a part in turns."""
+) -> Iterator[str]:
+    """Time one part after the other, all contenders of a part in turns; yield what is done."""
     contenders = {contender.label: contender for contender in suite.contender}
     for each in opened.values():
         run.cards.append(_counted(each.card))
@@ -156,6 +164,7 @@ def _time_in_turns(
                     clock=found.clock,
                 )
             )
+        yield part
 
 
 def _let_measure(tool: ToolDriver, request: Request, run: _Run, say: Callable[[str], None]) -> None:

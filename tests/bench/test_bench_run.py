@@ -112,6 +112,17 @@ def test_what_cannot_run_is_reported_and_the_others_run(tmp_path):
     assert result.machine["processor"]
 
 
+def test_what_is_measured_is_kept_before_the_next_part(tmp_path):
+    kept = []
+    config = suite([("a", "counting"), ("b", "tool")], parts=["encoder", "decoder"])
+    drivers = {"counting": Counting([]), "tool": Tool()}
+
+    result = run_suite(config, drivers, tmp_path, tmp_path, keep=kept.append)
+
+    assert [len(each.measurements) for each in kept] == [1, 2, 3]
+    assert kept[-1].measurements == result.measurements
+
+
 def test_an_unknown_driver_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(ConfigError, match="unknown driver 'abacus'; choose one of away, counting"):
         run(suite([("a", "abacus")]), tmp_path)

@@ -43,3 +43,15 @@ def test_clicks_lie_on_the_picture_and_not_on_the_padding():
     assert 40 < points_xy[..., 0].max() < 64
     assert 20 < points_xy[..., 1].max() < 32
     assert points_xy.min() > 0
+
+
+def test_an_encoder_alone_is_not_run_before_it_is_timed(exported, photo, monkeypatch):
+    segmenter = edgeseg.load(exported, "onnx:cpu", 1)
+    runs = []
+    monkeypatch.setattr(segmenter.backend, "encode", lambda pixels: runs.append(pixels))
+
+    calls, _ = segmenter_calls(segmenter, ("encoder",), photo, "tiny")
+
+    assert runs == []
+    calls["encoder"]()
+    assert len(runs) == 1
