@@ -17,6 +17,8 @@ from edgeseg.errors import BenchError
 
 _TIME_LIMIT_S = 1800.0
 _MB = 1e6
+STATUS = Path("/proc/self/status")
+"""Where Linux tells the sizes of a process."""
 
 
 def measure_cold_start(
@@ -107,23 +109,33 @@ def _import_runner(driver: str) -> None:
         import edgeseg.runtime.onnx_backend  # noqa: F401
 
 
-def resident_mb() -> float:
+def resident_mb(status: Path = STATUS) -> float:
     """Return the resident size of this process, in MB; its peak where only that is known."""
-    try:
-        fields = Path("/proc/self/statm").read_text("ascii").split()
-    except OSError:
-        return peak_mb()
-    import resource
-
-    return int(fields[1]) * resource.getpagesize() / _MB
+    return _status_mb(status, "VmRSS") or peak_mb(status)
 
 
-def peak_mb() -> float:
-    """Return the largest resident size of this process so far, in MB."""
+def peak_mb(status: Path = STATUS) -> float:
+    """Return the largest resident size of this process so far, in MB.
+
+    Linux hands the `ru_maxrss` of the process that started this one on to it, so it is not asked.
+    """
+    found = _status_mb(status, "VmHWM")
+    if found:
+        return found
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / _MB if sys.platform == "darwin" else peak * 1024 / _MB
+
+
+def _status_mb(status: Path, key: str) -> float:
+    """Return a size from the kernel's description of this process, zero if it has none."""
+    try:
+        lines = status.read_text("ascii").splitlines()
+    except OSError:
+        return 0.0
+    sizes = [line.split()[1] for line in lines if line.startswith(f"{key}:")]
+    return int(sizes[0]) * 1024 / _MB if sizes else 0.0
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ class Ratio(BaseModel):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
 def ratio_of_medians(

@@ -60,7 +60,7 @@ def test_a_page_holds_everything_and_needs_nothing_else(tmp_path):
     assert page.counts["svg"] == 4  # a distribution a part, accuracy, a roofline
     assert page.counts["table"] == 4  # a table a part, starts, cards
     assert page.links == []
-    assert "4.00 (2.67 to 8.00)" in text  # 8 / 2, 8 / 3 and 8 / 1
+    assert "4 (2.67 to 8)" in text  # 8 / 2, 8 / 3 and 8 / 1
     assert "&lt;slow&gt;" in text
     assert "<slow>" not in text
     assert "not measured: phone: no phone" in text
