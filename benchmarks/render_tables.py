@@ -12,6 +12,7 @@ from typing import Any
 
 from edgeseg.bench.counts import COUNTER
 from edgeseg.bench.results import BenchResult
+from edgeseg.bench.roofline import read_roofline
 from edgeseg.bench.suite import SuiteConfig
 from edgeseg.bench.summary import ratio_of_medians
 from edgeseg.bench.tables import milliseconds
@@ -217,10 +218,33 @@ def render() -> str:
     )
 
 
+def rooflines() -> str:
+    """Return how near every profiled graph comes to the machine's limit."""
+    rows = []
+    for path in sorted(RESULTS.glob("roofline_*.json")):
+        title, found = read_roofline(path)
+        beyond = {op: ms - limit for op, (ms, limit) in found.by_operation().items()}
+        most = sorted(beyond, key=beyond.__getitem__, reverse=True)[:3]
+        rows.append(
+            [
+                title,
+                f"{found.time_ms:.1f}",
+                f"{found.limit_ms:.1f}",
+                f"{100 * found.achieved_share:.0f} %",
+                ", ".join(f"{op} {beyond[op]:.1f}" for op in most),
+            ]
+        )
+    return table(["graph", "ms", "limit ms", "reached", "most beyond the limit, ms"], rows)
+
+
 def render_encoders() -> str:
-    """Return what folding gives, and what could carry the smallest model."""
+    """Return what folding gives, what could carry the smallest model, and how near the limit is."""
     return "\n".join(
         [
+            "Graphs against the limits of this machine, layer by layer, ONNX Runtime "
+            "(`edgeseg bench roofline FOLDER --out benchmarks/results/roofline_NAME.json`, with "
+            "`--role decoder --prompts 64` for decoders):\n",
+            rooflines(),
             "Image encoders in PyTorch, batch 1, two threads, median, before and after folding "
             "branches and norms:\n",
             fusion(),

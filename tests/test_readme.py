@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from edgeseg.cli import build_app
+from edgeseg.cli.bench import bench
 
 ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/distilling.md", "docs/everything.md", "docs/benchmarking.md"]
 README = (ROOT / "README.md").read_text("utf-8")
 
 
@@ -37,14 +39,23 @@ def test_every_part_of_the_package_stands_in_the_file_map():
     assert parts <= set(re.findall(r"`edgeseg/(\w+)/`", README))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/distilling.md", "docs/everything.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_every_command_in_the_documentation_exists(page):
     lines = shell_lines((ROOT / page).read_text("utf-8"))
     words = [match for line in lines for match in re.findall(r"(?:^|&& |-m )edgeseg (\w+)", line)]
-    commands = {command.name for command in build_app().registered_commands}
+    app = build_app()
+    commands = {command.name for command in app.registered_commands}
+    groups = {group.typer_instance.info.name for group in app.registered_groups}
 
     assert words
-    assert set(words) <= commands
+    assert set(words) <= commands | groups
+
+
+def test_every_kind_of_measurement_in_the_documentation_exists():
+    lines = [line for page in PAGES for line in shell_lines((ROOT / page).read_text("utf-8"))]
+    words = {match for line in lines for match in re.findall(r"edgeseg bench (\w+)", line)}
+
+    assert words == {command.name for command in bench.registered_commands}
 
 
 def test_the_tables_of_both_readmes_are_those_of_the_committed_results():

@@ -117,6 +117,7 @@ def load_kit() -> CoreMLKit:
         MissingExtraError: It is not installed.
     """
     try:
+        import coremltools  # noqa: F401  # parts of it may be loaded where it is hidden
         from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchmarker
         from coremltools.models.ml_program.experimental.remote_device import (
             AppSigningCredentials,

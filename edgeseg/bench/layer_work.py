@@ -25,6 +25,8 @@ _BYTES = {
     "float": 4, "float16": 2, "double": 8, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
 _MATRIX = {"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "MatMulInteger", "DynamicQuantizeMatMul"}
+_VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
+"""Operations that only look at the same numbers differently."""
 _KERNEL = "_kernel_time"
 Shape = tuple[int, ...]
 
@@ -38,7 +40,7 @@ class LayerWork:
         op: Its operation.
         output_shape: Of its first output.
         macs: Multiply-accumulates.
-        bytes_moved: Sizes of all its inputs, weights and outputs.
+        bytes_moved: Sizes of all its inputs, weights and outputs; zero for a mere view.
         time_ms: Median time of a call.
     """
 
@@ -50,7 +52,9 @@ class LayerWork:
     time_ms: float
 
 
-def profile_layers(path: Path, image_size: int, threads: int, rounds: int) -> list[LayerWork]:
+def profile_layers(
+    path: Path, image_size: int, threads: int, rounds: int, num_prompts: int = 1
+) -> list[LayerWork]:
     """Run a graph with ONNX Runtime's profiler.
 
     Args:
@@ -58,11 +62,12 @@ def profile_layers(path: Path, image_size: int, threads: int, rounds: int) -> li
         image_size: Side of the model input, in pixels.
         threads: Threads of one call.
         rounds: Calls that count; two before them do not.
+        num_prompts: Prompts of one call of a decoder that takes any number.
 
     Raises:
         BenchError: The profile is not understood.
     """
-    feeds = random_feeds(open_graph(path, threads).inputs, image_size, num_prompts=1)
+    feeds = random_feeds(open_graph(path, threads).inputs, image_size, num_prompts)
     with tempfile.TemporaryDirectory() as folder:
         options = session_options(threads)
         options.enable_profiling = True
@@ -109,7 +114,8 @@ def _layer(name: str, arguments: Mapping[str, Any], time_ms: float) -> LayerWork
     op = str(arguments["op_name"])
     shapes = [tuple(shape) for _, shape in inputs]
     output = tuple(outputs[0][1]) if outputs else ()
-    bytes_moved = sum(_BYTES.get(dtype, 4) * prod(shape) for dtype, shape in inputs + outputs)
+    moved = [] if op in _VIEWS else inputs + outputs
+    bytes_moved = sum(_BYTES.get(dtype, 4) * prod(shape) for dtype, shape in moved)
     return LayerWork(name, op, output, count_macs(op, shapes, output), bytes_moved, time_ms)
 
 

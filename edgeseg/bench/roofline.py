@@ -43,6 +43,15 @@ class MachineLimits:
     memory_gbs: float
     cache_bytes: int = 8 * 1024 * 1024
 
+    def or_better(self, other: "MachineLimits") -> "MachineLimits":
+        """Return the best of two measurements; neighbours on a shared machine only take away."""
+        return MachineLimits(
+            max(self.peak_gmacs, other.peak_gmacs),
+            max(self.cache_gbs, other.cache_gbs),
+            max(self.memory_gbs, other.memory_gbs),
+            self.cache_bytes,
+        )
+
     def limit_ms(self, layer: LayerWork) -> float:
         """Return the shortest time that a layer could take, in milliseconds."""
         bandwidth = self.cache_gbs if layer.bytes_moved < self.cache_bytes else self.memory_gbs
@@ -82,7 +91,7 @@ class Roofline:
         return self.limit_ms / self.time_ms
 
     def excess_ms(self, layer: LayerWork) -> float:
-        """Return the time that a layer takes beyond its limit."""
+        """Return the time that a layer takes beyond its limit, in ms."""
         return layer.time_ms - self.limits.limit_ms(layer)
 
     def farthest(self, count: int) -> list[LayerWork]:

@@ -170,6 +170,7 @@ def drivers() -> None:
 def roofline(
     folder: Annotated[Path, typer.Argument(help="what `edgeseg export` wrote in an ONNX format")],
     role: Annotated[str, typer.Option(help="encoder, decoder or proposals")] = "encoder",
+    prompts: Annotated[int, typer.Option(min=1, help="prompts of one call of the decoder")] = 1,
     threads: Annotated[int, typer.Option(help="threads of one call")] = 2,
     rounds: Annotated[int, typer.Option(help="calls that count")] = 10,
     layers: Annotated[int, typer.Option(help="layers to show")] = 12,
@@ -192,8 +193,9 @@ def roofline(
     if file is None or not manifest.format.startswith("onnx"):
         raise ConfigError(f"{folder} has no {role} that ONNX Runtime runs; give an ONNX export")
     with tempfile.TemporaryDirectory() as work:
-        limits = measure_limits(Path(work), threads)
-    measured = profile_layers(folder / file.path, manifest.image_size, threads, rounds)
+        before = measure_limits(Path(work), threads)
+        measured = profile_layers(folder / file.path, manifest.image_size, threads, rounds, prompts)
+        limits = before.or_better(measure_limits(Path(work), threads))
     found = Roofline(limits, tuple(measured))
     typer.echo(roofline_report(found, layers))
     if out is not None:
@@ -201,7 +203,7 @@ def roofline(
             "model": manifest.model,
             "image_size": manifest.image_size,
             "precision": manifest.precision,
-            "role": role,
+            "role": role if prompts == 1 else f"{role}@{prompts}",
             "threads": threads,
             "machine": describe_machine(("edgeseg", "onnxruntime")),
             **found.as_dict(),

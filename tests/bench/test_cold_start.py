@@ -25,9 +25,7 @@ def test_the_memory_of_the_process_that_starts_does_not_count(exported, photo):
 
 
 def test_a_process_that_fails_says_why(photo, tmp_path):
-    with pytest.raises(
-        BenchError, match="tiny cannot be started in a process of .*no model"
-    ):
+    with pytest.raises(BenchError, match="tiny cannot be started in a process of .*no model"):
         measure_cold_start("tiny", "onnx", str(tmp_path / "none"), None, 1, photo)
 
 
