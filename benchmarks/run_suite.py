@@ -47,6 +47,7 @@ def main() -> None:
     out = given.out or RESULTS / f"bench_{suite.name}.json"
     say = partial(print, flush=True)
     result = run_suite(suite, all_drivers(), given.photo, given.work, say, lambda r: r.write(out))
+    result.write(out)
     csv = result.to_csv()
     write_atomically(out.with_suffix(".csv"), lambda path: path.write_text(csv, "utf-8"))
     accuracy = accuracy_of(result, RESULTS)

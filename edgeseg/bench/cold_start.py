@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def _start(request: dict[str, Any]) -> dict[str, float]:
         segment_file(segmenter, Path(request["photo"]))
         times.append(time.perf_counter())
     import_ms, load_ms, first_ms, second_ms = (
-        1e3 * (after - before) for before, after in zip(times, times[1:], strict=False)
+        1e3 * (after - before) for before, after in pairwise(times)
     )
     return {
         "import_ms": import_ms,

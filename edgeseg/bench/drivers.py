@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from edgeseg.bench.adb import AdbDriver
 from edgeseg.bench.coreml_devices import CoreMLBenchmarkDriver, IPhoneDriver
-from edgeseg.bench.driver import Driver, Opened, Request
+from edgeseg.bench.driver import CallDriver, Driver, Opened, Request
 from edgeseg.bench.runtime_driver import RuntimeDriver
 from edgeseg.bench.trtexec import TrtexecDriver
 
@@ -41,9 +41,9 @@ class _PyTorchLater:
         opened: Opened = self._driver().open(request)
         return opened
 
-    def _driver(self) -> "RuntimeDriver":
+    def _driver(self) -> CallDriver:
         module = importlib.import_module("edgeseg.bench.pytorch_driver")
-        build: Callable[[], RuntimeDriver] = getattr(module, self._class_name)
+        build: Callable[[], CallDriver] = getattr(module, self._class_name)
         return build()
 
 

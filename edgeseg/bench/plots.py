@@ -86,7 +86,10 @@ def _figure(height_inches: float) -> "Figure":
 
 
 def _svg(figure: "Figure") -> str:
+    import matplotlib as mpl
+
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    with mpl.rc_context({"svg.fonttype": "none"}):  # letters instead of outlines
+        figure.savefig(text, format="svg", metadata={"Date": None})
     drawn = text.getvalue()
     return drawn[drawn.index("<svg") :]

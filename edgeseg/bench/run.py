@@ -89,7 +89,7 @@ def run_suite(
                 opened[contender.label] = driver.open(request)
             elif isinstance(driver, ToolDriver):
                 tools.append((driver, request))
-            if suite.starts_alone(contender) and starts_alone(driver):
+            if suite.starts_alone(contender) and can_start_alone(driver):
                 say(f"starting {contender.label} in a process of its own")
                 run.cold_starts.append(_cold_start(request))
         except EdgesegError as error:
@@ -122,7 +122,7 @@ def _request(
     return Request(contender, folder, suite.parts_of(contender), rounds, suite.threads, photo)
 
 
-def starts_alone(driver: Driver) -> bool:
+def can_start_alone(driver: Driver) -> bool:
     """Whether its contenders can be started in a process of their own."""
     return isinstance(driver, RuntimeDriver) or driver.name == "pytorch"
 

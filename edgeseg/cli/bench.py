@@ -77,6 +77,8 @@ def run(
         lambda text: typer.echo(text, err=True),
         lambda found: None if out is None else found.write(out),
     )
+    if out is not None:
+        result.write(out)
     if csv is not None:
         write_atomically(csv, lambda path: path.write_text(result.to_csv(), "utf-8"))
     if html is not None:

@@ -3,6 +3,8 @@
 Source: Kirillov et al. 2023, Segment Anything, arXiv:2304.02643.
 """
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -37,9 +39,7 @@ class MLP(nn.Module):
     def __init__(self, in_width: int, hidden_width: int, out_width: int, num_layers: int) -> None:
         super().__init__()
         widths = [in_width] + [hidden_width] * (num_layers - 1) + [out_width]
-        self.layers = nn.ModuleList(
-            nn.Linear(before, after) for before, after in zip(widths, widths[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_width) to (..., out_width)."""

@@ -5,6 +5,7 @@ Sources: RepVGG (Ding et al. 2021, arXiv:2101.03697), in the depthwise form of R
 """
 
 import copy
+from itertools import pairwise
 from typing import TypeVar, cast
 
 import torch
@@ -105,7 +106,7 @@ def _fuse_children(parent: nn.Module) -> None:
             setattr(parent, name, child.fuse())
         else:
             _fuse_children(child)
-    for (name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
+    for (name, conv), (norm_name, norm) in pairwise(children):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             setattr(parent, name, fuse_conv_bn_eval(conv, norm))
             setattr(parent, norm_name, cast(nn.Module, getattr(norm, "act", nn.Identity())))

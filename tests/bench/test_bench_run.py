@@ -6,7 +6,7 @@ from edgeseg.bench import run as running
 from edgeseg.bench.driver import Opened, ToolReport
 from edgeseg.bench.drivers import all_drivers
 from edgeseg.bench.results import ContenderCard, Measurement, Missing
-from edgeseg.bench.run import run_suite, starts_alone
+from edgeseg.bench.run import can_start_alone, run_suite
 from edgeseg.bench.runtime_driver import RuntimeDriver
 from edgeseg.bench.suite import SuiteConfig
 from edgeseg.errors import BenchError, ConfigError
@@ -150,14 +150,14 @@ def test_exported_files_are_timed_and_started_in_a_process_of_their_own(
 
 
 def test_only_what_the_runtime_or_pytorch_runs_is_started_alone():
-    found = {name for name, driver in all_drivers().items() if starts_alone(driver)}
+    found = {name for name, driver in all_drivers().items() if can_start_alone(driver)}
 
     assert found >= {"onnx", "onnx:cuda", "openvino", "coreml", "pytorch"}
     assert not found & {"coreml:benchmark", "iphone", "trtexec", "adb", "pytorch:cuda"}
 
 
 def test_a_process_that_fails_to_start_is_a_missing_contender(tmp_path, photo, monkeypatch):
-    monkeypatch.setattr(running, "starts_alone", lambda driver: True)
+    monkeypatch.setattr(running, "can_start_alone", lambda driver: True)
 
     result = run(suite([("a", "counting")], cold_start=True), tmp_path)
 
