@@ -49,10 +49,11 @@ def _pyramid_model(
     embed_dim: int,
     mlp_dim: int,
     deepest_stride: int,
+    separable_neck: bool,
     image_size: int | None = None,
     imagenet: bool = False,
 ) -> PromptableNet:
-    encoder = PyramidEncoder(backbone, embed_dim, deepest_stride)
+    encoder = PyramidEncoder(backbone, embed_dim, deepest_stride, separable_neck)
     if imagenet:
         load_imagenet(encoder, backbone)
     decoder = MaskDecoder(
@@ -65,11 +66,14 @@ def _pyramid_model(
     return PromptableNet(encoder, prompt_encoder, decoder, _or(image_size, default_size), name)
 
 
-edgeseg_m = partial(_pyramid_model, "edgeseg_m", "efficientnet_lite2", 512, 256, 2048, 32)
+edgeseg_m = partial(_pyramid_model, "edgeseg_m", "efficientnet_lite2", 512, 256, 2048, 32, False)
 """The teacher-class CNN: EfficientNet-Lite2 pyramid, SAM's decoder, 512 input."""
-edgeseg_s = partial(_pyramid_model, "edgeseg_s", "efficientnet_lite0", 512, 256, 2048, 32)
-"""The student for phones and laptops: EfficientNet-Lite0 pyramid, SAM's decoder, 512 input."""
-edgeseg_xs = partial(_pyramid_model, "edgeseg_xs", "efficientnet_lite0", 384, 128, 512, 16)
+edgeseg_s = partial(_pyramid_model, "edgeseg_s", "efficientnet_lite0", 512, 256, 2048, 32, True)
+"""The student for phones and laptops: EfficientNet-Lite0 pyramid, SAM's decoder, 512 input.
+
+Its neck is separable: as one 3x3 convolution it was 23 % of the encoder's work.
+"""
+edgeseg_xs = partial(_pyramid_model, "edgeseg_xs", "efficientnet_lite0", 384, 128, 512, 16, True)
 """For the smallest devices: EfficientNet-Lite0 down to stride 16, a half-width decoder.
 
 Chosen by latency (`benchmarks/small_encoders.py`) among ten: 32 ms at 384 pixels, where the fastest
@@ -104,7 +108,7 @@ vit_b = partial(_sam_vit, "vit_b", 768, 12, 12, (2, 5, 8, 11))
 """SAM ViT-B, a teacher."""
 vit_tiny = partial(_sam_vit, "vit_tiny", 64, 2, 2, (1,), 128, 32)
 """A ViT small enough for tests: 128 input, embedding 32 wide."""
-edgeseg_tiny = partial(_pyramid_model, "edgeseg_tiny", "efficientnet_lite0", 64, 32, 64, 16)
+edgeseg_tiny = partial(_pyramid_model, "edgeseg_tiny", "efficientnet_lite0", 64, 32, 64, 16, True)
 """A student small enough for tests: 64 input, embedding 32 wide."""
 
 MODELS: dict[str, Builder] = {

@@ -19,9 +19,16 @@ class PyramidEncoder(nn.Module):
         backbone: A timm model name whose features come at strides 4, 8, 16 and 32.
         embed_dim: Width of the embedding.
         deepest_stride: 32, or 16 to leave out the backbone's last stages.
+        separable_neck: Take the neck's 3x3 convolution apart, a ninth of its work.
     """
 
-    def __init__(self, backbone: str, embed_dim: int, deepest_stride: int = 32) -> None:
+    def __init__(
+        self,
+        backbone: str,
+        embed_dim: int,
+        deepest_stride: int = 32,
+        separable_neck: bool = False,
+    ) -> None:
         super().__init__()
         levels = (1, 2, 3, 4) if deepest_stride == 32 else (1, 2, 3)
         self.backbone = timm.create_model(backbone, features_only=True, out_indices=levels)
@@ -31,7 +38,7 @@ class PyramidEncoder(nn.Module):
         self.laterals = nn.ModuleList(
             nn.Conv2d(width, embed_dim, 1, bias=False) for width in channels[2:]
         )
-        self.neck = build_neck(embed_dim, embed_dim)
+        self.neck = build_neck(embed_dim, embed_dim, separable_neck)
 
     def forward(self, images: Tensor) -> PyramidFeatures:
         """Map (B, 3, S, S) to an embedding at stride 16 and features at strides 8 and 4."""
