@@ -90,13 +90,14 @@ def _sam_vit(
     global_blocks: tuple[int, ...],
     default_size: int = 1024,
     embed_dim: int = 256,
+    window_size: int = 14,
     image_size: int | None = None,
     imagenet: bool = False,
 ) -> PromptableNet:
     _no_imagenet(name, imagenet)
     size = _or(image_size, default_size)
     check_image_size(size)
-    encoder = SamViT(size, width, depth, num_heads, global_blocks, embed_dim)
+    encoder = SamViT(size, width, depth, num_heads, global_blocks, embed_dim, window_size)
     return PromptableNet(encoder, PromptEncoder(embed_dim), MaskDecoder(embed_dim), size, name)
 
 
@@ -106,6 +107,8 @@ vit_l = partial(_sam_vit, "vit_l", 1024, 24, 16, (5, 11, 17, 23))
 """SAM ViT-L, a teacher."""
 vit_b = partial(_sam_vit, "vit_b", 768, 12, 12, (2, 5, 8, 11))
 """SAM ViT-B, a teacher."""
+vit_t_teacher = partial(_sam_vit, "vit_t_teacher", 192, 12, 3, (2, 5, 8, 11), 256, 256, 8)
+"""A ViT in SAM's form that two cores can train: 256 input, windows of half the grid."""
 vit_tiny = partial(_sam_vit, "vit_tiny", 64, 2, 2, (1,), 128, 32)
 """A ViT small enough for tests: 128 input, embedding 32 wide."""
 edgeseg_tiny = partial(_pyramid_model, "edgeseg_tiny", "efficientnet_lite0", 64, 32, 64, 16, True)
@@ -122,6 +125,7 @@ MODELS: dict[str, Builder] = {
     "vit_b": vit_b,
     "vit_h": vit_h,
     "vit_l": vit_l,
+    "vit_t_teacher": vit_t_teacher,
     "vit_tiny": vit_tiny,
 }
 
