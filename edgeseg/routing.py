@@ -12,6 +12,7 @@ class for natural images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,21 @@ BASE = "base"
 """Name of the class of images that need no pack."""
 _MIN_VECTORS = 2
 """Vectors a domain needs: with one there is no telling how much its images differ."""
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptableImage:
+    """What the base makes of an image, as far as packs and their router want to know.
+
+    Attributes:
+        features: What `Backend.encode` would have returned, the embedding first.
+        neck_input: (1, C, S/16, S/16) float, what the encoder's neck takes.
+        router_feature: (D,) float, by which the router knows the domain.
+    """
+
+    features: tuple[NDArray[Any], ...]
+    neck_input: NDArray[Any]
+    router_feature: NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
