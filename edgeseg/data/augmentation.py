@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgeseg.data.copy_paste import PasteConfig
 from edgeseg.data.mask_patches import MaskPatch
+from edgeseg.data.region_unions import UnionConfig
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of R, G and B in brightness (ITU-R BT.601)."""
@@ -64,6 +66,8 @@ class AugmentationConfig(BaseModel):
         quarter_turn: Share turned by 90 degrees, for the same images.
         crop: Random windows, or None.
         color: Random colours, or None.
+        union: Objects that become the union of neighbouring masks, or None.
+        paste: Objects of other images pasted onto this one, or None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,6 +77,8 @@ class AugmentationConfig(BaseModel):
     quarter_turn: float = Field(default=0.0, ge=0, le=1)
     crop: CropConfig | None = None
     color: ColorConfig | None = None
+    union: UnionConfig | None = None
+    paste: PasteConfig | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +194,8 @@ def augment(
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_] | None]]:
     """Change an image and its masks alike.
+
+    Unions and pasted objects change which masks there are; `build_sample` makes them.
 
     Args:
         image: (H, W, 3) uint8 RGB.

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from edgeseg.data.batches import TrainingBatch, collate
 from edgeseg.data.broken import BrokenItems
-from edgeseg.data.training import TrainingDataset
+from edgeseg.data.samples import TrainingSample
 from edgeseg.errors import ConfigError, EdgesegError
 
 
@@ -40,7 +40,7 @@ class TrainingLoader:
 
 
 def build_loader(
-    dataset: TrainingDataset,
+    dataset: Dataset[TrainingSample],
     first_step: int,
     num_steps: int,
     batch_size: int,
@@ -101,7 +101,7 @@ class _Steps(Dataset[TrainingBatch | EdgesegError]):
     """Batches by step, as one rank sees them."""
 
     def __init__(
-        self, dataset: TrainingDataset, batch_size: int, rank: int, world_size: int
+        self, dataset: Dataset[TrainingSample], batch_size: int, rank: int, world_size: int
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size

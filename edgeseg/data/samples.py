@@ -1,24 +1,20 @@
 """One record becomes one training sample: image, chosen objects, and a prompt for each."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.augmentation import AugmentationConfig, View, sample_view
+from edgeseg.data.augmentation import AugmentationConfig, View
+from edgeseg.data.chosen_objects import choose_objects, paste_among
+from edgeseg.data.copy_paste import Paste, PasteConfig, sample_paste
+from edgeseg.data.donors import DonorPool
+from edgeseg.data.learned_objects import MASK_STRIDE, LearnedObject
 from edgeseg.data.mask_patches import MaskPatch
 from edgeseg.data.prompt_sampling import center_point, draw_point, jitter_box
 from edgeseg.data.records import ImageRecord
-from edgeseg.data.segmentations import CocoRle
-from edgeseg.errors import ConfigError
-from edgeseg.geometry import ModelFrame
+from edgeseg.errors import ConfigError, DataError, ImageError
 from edgeseg.preprocess import preprocess, resize_longest_side
-
-MASK_STRIDE = 4
-"""Model pixels per pixel of a low-res mask, along either side."""
-_NUM_WINDOWS = 4
-"""Windows tried for one that shows an object, before the whole image is taken."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +61,11 @@ class SampleSettings:
         if not 0 <= self.box_jitter < 0.5:
             raise ConfigError(f"box_jitter must be from 0 to below 0.5, got {self.box_jitter}")
 
+    @property
+    def paste(self) -> PasteConfig | None:
+        """How other images' objects are pasted; None when they are not or none are learned."""
+        return self.augmentation.paste if self.augmentation and self.with_instances else None
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingSample:
@@ -81,7 +82,8 @@ class TrainingSample:
         boxes_xyxy: (N, 4) float32, jittered, in pixels of the augmented image.
         points_xy: (N, 2) float32, in pixels of the augmented image.
         use_box: (N,) bool, true where the object starts from its box.
-        broken: Messages of the records that were tried before this one and could not be used.
+        broken: Messages of the records that could not be used: tried before this one, or to be
+            pasted onto it.
     """
 
     name: str
@@ -98,7 +100,11 @@ class TrainingSample:
 
 
 def build_sample(
-    record: ImageRecord, settings: SampleSettings, rng: np.random.Generator
+    record: ImageRecord,
+    settings: SampleSettings,
+    rng: np.random.Generator,
+    donors: DonorPool | None = None,
+    fixed_view: View | None = None,
 ) -> TrainingSample:
     """Read, vary and prompt one record.
 
@@ -106,6 +112,9 @@ def build_sample(
         record: What to read.
         settings: What to make of it.
         rng: Source of all randomness; an equal generator gives an equal sample.
+        donors: Where pasted objects come from; None pastes nothing. A donor that cannot be used is
+            reported in the sample, and nothing is pasted.
+        fixed_view: A view that was drawn before: only objects and prompts are drawn then.
 
     Raises:
         DataError: The image or an annotation cannot be read or used.
@@ -114,10 +123,18 @@ def build_sample(
     image = record.read_image()
     image_hw = (image.shape[0], image.shape[1])
     rles = record.read_masks(image_hw) if settings.with_instances else []
-    view, patches, masks = _choose_instances(rles, settings, image_hw, rng)
+    size, augmentation = settings.student_size, settings.augmentation
+    view, objects = choose_objects(
+        rles, size, settings.max_instances, augmentation, image_hw, rng, fixed_view
+    )
     seen = view.of_image(image)
     seen_hw = (seen.shape[0], seen.shape[1])
-    student_image = _model_input(seen, view, settings.student_size)
+    paste, broken = _sample_paste(record, settings, donors, seen, rng)
+    if paste is not None:
+        seen = paste.image
+        objects = paste_among(objects, paste, settings.student_size, settings.max_instances)
+    student_image = view_pixels(seen, view, settings.student_size)
+    patches = [one.patch for one in objects]
     return TrainingSample(
         name=record.name,
         domain=record.domain,
@@ -125,13 +142,34 @@ def build_sample(
         teacher_image=_teacher_image(seen, view, settings, student_image),
         teacher_embedding=None,
         image_hw=seen_hw,
-        masks=masks,
+        masks=_stack_masks(objects, settings.student_size),
         boxes_xyxy=_stack(
             [jitter_box(patch.box_xyxy, seen_hw, rng, settings.box_jitter) for patch in patches], 4
         ),
         points_xy=_stack([_click(patch, settings.center_share, rng) for patch in patches], 2),
         use_box=rng.random(len(patches)) < settings.box_share,
+        broken=broken,
     )
+
+
+def _sample_paste(
+    record: ImageRecord,
+    settings: SampleSettings,
+    donors: DonorPool | None,
+    seen: NDArray[np.uint8],
+    rng: np.random.Generator,
+) -> tuple[Paste | None, tuple[str, ...]]:
+    """Return what is pasted, if anything, and the messages of donors that cannot be used."""
+    config = settings.paste
+    if config is None or donors is None or rng.random() >= config.probability:
+        return None, ()
+    donor = donors.sample(record, rng)
+    if donor is None:
+        return None, ()
+    try:
+        return sample_paste(donor, config, seen, settings.student_size, rng), ()
+    except (DataError, ImageError) as error:
+        return None, (str(error),)
 
 
 def _click(patch: MaskPatch, center_share: float, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -140,69 +178,11 @@ def _click(patch: MaskPatch, center_share: float, rng: np.random.Generator) -> N
     return draw_point(patch, rng)
 
 
-def _choose_instances(
-    rles: list[CocoRle],
-    settings: SampleSettings,
-    image_hw: tuple[int, int],
-    rng: np.random.Generator,
-) -> tuple[View, list[MaskPatch], NDArray[np.bool_]]:
-    """Draw a view that shows at least one object, if there is any, and the objects to learn.
+def view_pixels(seen: NDArray[np.uint8], view: View, size: int) -> NDArray[np.float32]:
+    """Return the (3, size, size) float32 model input of an image of which `seen` is the view.
 
-    Returns:
-        The view; up to `max_instances` objects as they are seen; (N, S/4, S/4) bool.
+    Colours change after the resize, where pixels are few.
     """
-    order = rng.permutation(len(rles)).tolist()
-    decoded: dict[int, MaskPatch] = {}  # a second window needs no second decoding
-    for view in _candidate_views(settings.augmentation, image_hw, rng):
-        patches, masks = _visible(rles, order, decoded, view, settings)
-        if patches or not rles:
-            return view, patches, _stack_masks(masks, settings.student_size)
-    raise AssertionError("the whole image shows every mask, and none is empty")
-
-
-def _candidate_views(
-    config: AugmentationConfig | None, image_hw: tuple[int, int], rng: np.random.Generator
-) -> Iterator[View]:
-    """Yield views to try in turn; the last one shows the whole image."""
-    view = View.plain(image_hw)
-    for _ in range(_NUM_WINDOWS if config else 0):
-        assert config is not None
-        view = sample_view(config, image_hw, rng)
-        yield view
-    yield view.without_crop()
-
-
-def _visible(
-    rles: list[CocoRle],
-    order: list[int],
-    decoded: dict[int, MaskPatch],
-    view: View,
-    settings: SampleSettings,
-) -> tuple[list[MaskPatch], list[NDArray[np.bool_]]]:
-    """Take objects in order until there are enough.
-
-    An object too thin or small to leave a trace in the low-res mask gives no target to learn, so it
-    is used only when the image has no other.
-    """
-    grid_size = settings.student_size // MASK_STRIDE
-    kept: list[tuple[MaskPatch, NDArray[np.bool_]]] = []
-    vanished: list[tuple[MaskPatch, NDArray[np.bool_]]] = []
-    for index in order:
-        if index not in decoded:
-            decoded[index] = MaskPatch.of_rle(rles[index])
-        patch = view.of_mask(decoded[index])
-        if patch is None:
-            continue
-        mask = patch.on_grid(ModelFrame(patch.image_hw, settings.student_size), grid_size)
-        (kept if mask.any() else vanished).append((patch, mask))
-        if len(kept) == settings.max_instances:
-            break
-    chosen = kept or vanished[: settings.max_instances]
-    return [patch for patch, _ in chosen], [mask for _, mask in chosen]
-
-
-def _model_input(seen: NDArray[np.uint8], view: View, size: int) -> NDArray[np.float32]:
-    """Return (3, size, size) float32; colours change after the resize, where pixels are few."""
     return preprocess(view.recolor(resize_longest_side(seen, size)), size)[0]
 
 
@@ -216,13 +196,13 @@ def _teacher_image(
         return None
     if settings.teacher_size == settings.student_size:
         return student_image
-    return _model_input(seen, view, settings.teacher_size)
+    return view_pixels(seen, view, settings.teacher_size)
 
 
 def _stack(rows: list[NDArray[np.float32]], width: int) -> NDArray[np.float32]:
     return np.array(rows, np.float32).reshape(len(rows), width)
 
 
-def _stack_masks(masks: list[NDArray[np.bool_]], student_size: int) -> NDArray[np.bool_]:
+def _stack_masks(objects: list[LearnedObject], student_size: int) -> NDArray[np.bool_]:
     side = student_size // MASK_STRIDE
-    return np.array(masks, np.bool_).reshape(len(masks), side, side)
+    return np.array([one.mask for one in objects], np.bool_).reshape(len(objects), side, side)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.data.domain_draws import DomainDraws
 from edgeseg.errors import ConfigError
 
 _EPOCH, _CYCLE, _SAMPLE = range(3)
@@ -16,22 +17,32 @@ class StreamOrder:
 
     Unbalanced, an epoch is one seeded permutation of all records. Balanced, the positions cycle
     over the domains, each cycle in its own seeded order, and every domain goes through its own
-    permutations; small domains come round more often.
+    permutations; small domains come round more often. With draws, a step holds some of the domains
+    only, each through its own permutations as before.
 
     Args:
         domains: Domain of each record.
         seed: Not negative.
         balance_domains: Whether all domains come equally often.
+        draws: Which domains the steps learn from; they come equally often, too.
 
     Raises:
         ConfigError: The seed is negative.
     """
 
-    def __init__(self, domains: Sequence[str], seed: int, balance_domains: bool = False) -> None:
+    def __init__(
+        self,
+        domains: Sequence[str],
+        seed: int,
+        balance_domains: bool = False,
+        draws: DomainDraws | None = None,
+    ) -> None:
         if seed < 0:
             raise ConfigError(f"seed must not be negative, got {seed}")
         self.seed = seed
-        self._pools = _pools(domains) if balance_domains else [_all(len(domains))]
+        self._draws = draws
+        by_domain = balance_domains or draws is not None
+        self._pools = _pools(domains) if by_domain else [_all(len(domains))]
         self._permutations: list[dict[int, NDArray[np.uint32]]] = [{} for _ in self._pools]
 
     def record_index(self, position: int, attempt: int = 0) -> int:
@@ -57,6 +68,8 @@ class StreamOrder:
 
     def _pool_and_turn(self, position: int) -> tuple[int, int]:
         """Return which pool a position draws from, and how often it was drawn from before."""
+        if self._draws is not None:
+            return self._draws.pool_and_turn(position)
         num_pools = len(self._pools)
         cycle, slot = divmod(position, num_pools)
         if num_pools == 1:

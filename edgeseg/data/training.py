@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from edgeseg.data.augmentation import AugmentationConfig
+from edgeseg.data.donors import DonorPool
 from edgeseg.data.records import ImageRecord
 from edgeseg.data.samples import SampleSettings, TrainingSample, build_sample
 from edgeseg.data.stream_order import StreamOrder
@@ -25,7 +26,7 @@ class TrainingDataset(Dataset[TrainingSample]):
 
     An item depends on the records, the settings, the seed and the position, on nothing else. A
     record that cannot be read is replaced by the next one of its permutation and reported in the
-    sample.
+    sample; so is one whose objects were to be pasted, and then nothing is pasted.
 
     Args:
         records: What to learn from, in a fixed order (`list_records` sorts).
@@ -87,6 +88,7 @@ class TrainingDataset(Dataset[TrainingSample]):
             augmentation=augmentation,
         )
         self.embedding_lookup = embedding_lookup
+        self.donors = DonorPool(records) if self.settings.paste else None
         self.order = StreamOrder([record.domain for record in records], seed, balance_domains)
 
     @property
@@ -105,12 +107,14 @@ class TrainingDataset(Dataset[TrainingSample]):
             record = self.records[self.order.record_index(position, attempt)]
             rng = self.order.sample_rng(position, attempt)
             try:
-                sample = build_sample(record, self.settings, rng)
+                sample = build_sample(record, self.settings, rng, self.donors)
             except (DataError, ImageError) as error:
                 broken.append(str(error))
                 continue
             return replace(
-                sample, teacher_embedding=self._embedding(record.name), broken=tuple(broken)
+                sample,
+                teacher_embedding=self._embedding(record.name),
+                broken=(*broken, *sample.broken),
             )
         raise DataError(
             f"all {len(broken)} records tried for position {position} are broken; repair or remove "

@@ -205,3 +205,10 @@ def test_equal_generators_draw_equal_views():
 def test_settings_out_of_range_are_refused(config, fields):
     with pytest.raises(ValidationError, match=next(iter(fields))):
         config(**fields)
+
+
+def test_unions_and_pasting_are_off_until_their_table_is_there():
+    assert AugmentationConfig().union is AugmentationConfig().paste is None
+    config = AugmentationConfig.model_validate({"union": {}, "paste": {"max_objects": 2}})
+    assert 0 < config.union.probability < 1
+    assert config.paste.max_objects == 2

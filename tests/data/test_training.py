@@ -1,14 +1,22 @@
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
 
 from edgeseg.data.augmentation import AugmentationConfig, ColorConfig, CropConfig
+from edgeseg.data.copy_paste import PasteConfig
+from edgeseg.data.region_unions import UnionConfig
 from edgeseg.data.sources import SourceConfig, list_records
 from edgeseg.data.training import TrainingDataset
 from edgeseg.errors import ConfigError, DataError
 
 VARIED = AugmentationConfig(crop=CropConfig(), color=ColorConfig())
+PASTING = AugmentationConfig(
+    crop=CropConfig(),
+    union=UnionConfig(probability=1),
+    paste=PasteConfig(probability=1, min_contrast=0, max_border=9),
+)
 
 
 def records_of(root, file_format="sa1b"):
@@ -33,6 +41,36 @@ def test_a_position_gives_the_same_sample_whenever_it_is_asked(two_domains):
     assert all(equal(again[p], first[p]) for p in (19, 3, 11))
     other_seed = TrainingDataset(records, 8, 64, augmentation=VARIED, balance_domains=True)
     assert not any(equal(other_seed[p], first[p]) for p in range(20))
+
+
+def test_pasted_objects_and_unions_depend_on_the_position_only(two_domains):
+    dataset = TrainingDataset(records_of(two_domains), 7, 64, augmentation=PASTING)
+    elsewhere = pickle.loads(pickle.dumps(dataset))  # as a worker process gets it
+
+    first = [dataset[position] for position in range(12)]
+
+    assert all(equal(elsewhere[p], first[p]) for p in (11, 0, 5))
+    cropped = TrainingDataset(
+        records_of(two_domains), 7, 64, augmentation=AugmentationConfig(crop=CropConfig())
+    )
+    num_plain = sum(len(cropped[p].masks) for p in range(12))
+    assert sum(len(sample.masks) for sample in first) > num_plain
+
+
+def test_a_donor_that_is_broken_is_reported_once_a_sample(two_domains):
+    for name in ("c0", "c1"):
+        (two_domains / "cats" / "train" / f"{name}.jpg").write_bytes(b"broken")
+    dataset = TrainingDataset(records_of(two_domains), 0, 64, augmentation=PASTING)
+    plain = TrainingDataset(records_of(two_domains), 0, 64, augmentation=VARIED)
+
+    for position in range(24):
+        sample = dataset[position]
+        tried = plain[position].broken
+        assert sample.name == plain[position].name
+        assert sample.broken[: len(tried)] == tried  # then the donor, if it is broken
+        of_donor = sample.broken[len(tried) :]
+        assert len(of_donor) == (sample.name == "cats/train/c2")
+        assert all("cats/train/c" in message for message in of_donor)
 
 
 def test_a_record_is_seen_differently_in_every_epoch(two_domains):
@@ -121,9 +159,10 @@ def test_data_that_cannot_be_learned_from_is_refused(two_domains):
     assert images[0].masks.shape == (0, 16, 16)
 
 
-def test_samples_of_the_real_data_hold_prompts_in_their_masks(real_data):
+@pytest.mark.parametrize("augmentation", [VARIED, PASTING], ids=["varied", "pasting"])
+def test_samples_of_the_real_data_hold_prompts_in_their_masks(real_data, augmentation):
     records = records_of(real_data)
-    dataset = TrainingDataset(records, 0, 128, augmentation=VARIED, balance_domains=True)
+    dataset = TrainingDataset(records, 0, 128, augmentation=augmentation, balance_domains=True)
 
     for position in range(24):
         sample = dataset[position]
