@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edgeseg.errors import ConfigError, WeightsError
 from edgeseg.export_manifest import EXPORT_MANIFEST_NAME, ExportManifest, read_export
-from edgeseg.manifest import MANIFEST_NAME, RELEASED
+from edgeseg.manifest import MANIFEST_NAME, RELEASED, how_to_get, named_models, user_models
 from edgeseg.runtime.segmenter import MAX_PROMPTS_A_CALL, Segmenter
 from edgeseg.signature import POINTS_XY_MODEL, PromptSlots
 
@@ -40,8 +40,9 @@ def load(
     """Load an exported model.
 
     Args:
-        name_or_folder: A folder that `edgeseg export` wrote, or the name or folder of a released
-            model that has such a folder inside: `onnx_fp32`, else the one of highest precision.
+        name_or_folder: A folder that `edgeseg export` wrote, or the name or folder of a model,
+            released or brought in by the user, that has such a folder inside: `onnx_fp32`, else the
+            one of highest precision.
         backend: What runs it: "auto", "onnx", "openvino" or "coreml"; a colon adds where, such as
             "onnx:cuda", "openvino:GPU" or "coreml:cpu_and_ne".
         threads: Threads of one call on the CPU; default: one a core.
@@ -78,7 +79,7 @@ def load(
 
 
 def find_export(name_or_folder: str | os.PathLike[str], runner: str = "auto") -> Path | None:
-    """Return the exported folder meant by a path or a released model's name.
+    """Return the exported folder meant by a path or a model's name.
 
     Args:
         name_or_folder: See `load`; a weight file is a model, too.
@@ -105,18 +106,20 @@ def find_export(name_or_folder: str | os.PathLike[str], runner: str = "auto") ->
         return exports[0]
     if model is not None and (model / MANIFEST_NAME).is_file():
         return None
-    released = sorted(entry.parent.name for entry in RELEASED.glob(f"*/{MANIFEST_NAME}"))
+    name, yours = os.fspath(name_or_folder), named_models(user_models())
+    own = f", nor one of yours ({', '.join(yours)})" if yours else ""
     raise WeightsError(
-        f"no model {os.fspath(name_or_folder)!r}: it is neither a folder that `edgeseg export` "
-        f"wrote, nor a file, nor a released model ({', '.join(released) or 'none are installed'}); "
-        "give one of these"
+        f"no model {name!r}: it is neither a folder that `edgeseg export` wrote, nor a file, nor a "
+        f"released model ({', '.join(named_models(RELEASED)) or 'none are installed'}){own}; "
+        f"{how_to_get(name)}"
     )
 
 
 def _model_folder(path: Path) -> Path | None:
     if (path / MANIFEST_NAME).is_file():
         return path
-    return next((folder for folder in RELEASED.glob("*") if folder.name == str(path)), None)
+    released = (folder for folder in RELEASED.glob("*") if folder.name == str(path))
+    return next(released, None) or named_models(user_models()).get(str(path))
 
 
 def _exports_in(model: Path, formats: tuple[str, ...]) -> list[Path]:
