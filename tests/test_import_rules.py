@@ -26,6 +26,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     # it. Importing it brings no torch: only its modules `pytorch_*` import it, and only when used.
     "bench": {"modeling", "exporter", "runtime"},
     "demo": set(),
+    # It looks at what the others write, by the readers they have, each imported only for the files
+    # that need it; of its own modules only `pytorch_*` imports torch, and only when used.
+    "inspection": {"modeling", "distill", "exporter", "bench"},
     "cli": {
         "data",
         "modeling",
@@ -36,11 +39,20 @@ MAY_IMPORT: dict[str, set[str]] = {
         "runtime",
         "bench",
         "demo",
+        "inspection",
     },
 }
-WITHOUT_TORCH = {"root", "__init__.py", "__main__.py", "runtime", "evaluation", "bench"}
+WITHOUT_TORCH = {
+    "root",
+    "__init__.py",
+    "__main__.py",
+    "runtime",
+    "evaluation",
+    "bench",
+    "inspection",
+}
 TORCH = {"torch", "torchvision", "timm", "lightning", "segment_anything"}
-MAY_IMPORT_TORCH = "bench/pytorch_"
+MAY_IMPORT_TORCH = ("bench/pytorch_", "inspection/pytorch_")
 NEVER_IMPORTED = {"export", "benchmarks", "models", "tests"}  # beside the package, not in it
 
 

@@ -1,7 +1,9 @@
 """The whole network: image encoder, prompt encoder, mask decoder, and perhaps proposals."""
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -11,6 +13,7 @@ from edgeseg.modeling.mask_refinement import draw_prompts
 from edgeseg.modeling.prompt_batch import PromptBatch
 from edgeseg.modeling.prompt_encoder import PromptEncoder
 from edgeseg.modeling.proposal_head import ProposalHead, ProposalOutput
+from edgeseg.modeling.reparam import fuse
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,40 @@ class PyramidFeatures:
     stride4: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class NeckInput:
+    """What an image encoder has computed when only its neck is left to run.
+
+    Attributes:
+        merged: (B, C, S/16, S/16) float, what the neck takes.
+        stride8: As in `PyramidFeatures`.
+        stride4: As in `PyramidFeatures`.
+    """
+
+    merged: Tensor
+    stride8: Tensor | None = None
+    stride4: Tensor | None = None
+
+    def through(self, neck: Callable[[Tensor], Tensor]) -> PyramidFeatures:
+        """Run a neck, the encoder's own or an adapted one."""
+        return PyramidFeatures(neck(self.merged), self.stride8, self.stride4)
+
+
 class ImageEncoder(Protocol):
     """Anything that maps (B, 3, S, S) normalised images to features at stride 16."""
+
+    def __call__(self, images: Tensor) -> PyramidFeatures:
+        """Encode a batch of images."""
+
+
+@runtime_checkable
+class NeckedEncoder(Protocol):
+    """An image encoder that is `before_neck(images).through(neck)`; SAM's and our own are."""
+
+    neck: nn.Module
+
+    def before_neck(self, images: Tensor) -> NeckInput:
+        """Encode a batch of images as far as the neck."""
 
     def __call__(self, images: Tensor) -> PyramidFeatures:
         """Encode a batch of images."""
@@ -109,6 +144,18 @@ class PromptableNet(nn.Module):
             self.embed_dim, None if skip is None else skip.out_channels
         ).to(next(self.parameters()).device)
 
+    def folded(self) -> "PromptableNet":
+        """Return a copy in eval mode with branches and norms folded into convolutions.
+
+        Prompt encoder and mask decoder have none; they are shared.
+        """
+        folded = copy.copy(self)
+        folded._modules = dict(self._modules)
+        for name, part in self._modules.items():
+            if part is not None and name not in ("prompt_encoder", "mask_decoder"):
+                folded._modules[name] = fuse(part)
+        return folded.eval()
+
     def encode(self, images: Tensor) -> ImageFeatures:
         """Encode (B, 3, S, S) float32 normalised, padded images, once an image.
 
@@ -121,7 +168,10 @@ class PromptableNet(nn.Module):
                 "make them with edgeseg.preprocess.preprocess"
             )
         check_image_size(images.shape[2])
-        pyramid: PyramidFeatures = self.image_encoder(images)
+        return self.image_features(self.image_encoder(images))
+
+    def image_features(self, pyramid: PyramidFeatures) -> ImageFeatures:
+        """Turn what the image encoder returned into what the decoder takes."""
         if self.mask_decoder.high_res_s8 is None:
             return ImageFeatures(pyramid.embedding)
         assert pyramid.stride8 is not None

@@ -7,11 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgeseg.errors import WeightsError
 from edgeseg.modeling.prompt_batch import PromptBatch
-from edgeseg.modeling.promptable import ImageFeatures, PromptableNet
-from edgeseg.modeling.reparam import fuse
+from edgeseg.modeling.promptable import ImageFeatures, NeckedEncoder, PromptableNet
+from edgeseg.modeling.router_feature import router_feature
 from edgeseg.preprocess import PIXEL_MEAN, PIXEL_STD
 from edgeseg.proposals import CellProposals
+from edgeseg.routing import AdaptableImage
 
 
 class TorchBackend:
@@ -33,33 +35,44 @@ class TorchBackend:
         fused: bool = False,
         normalises: bool = False,
     ) -> None:
-        encoder = fuse(net.image_encoder) if fused else net.image_encoder
         self.name = net.name
         self.image_size = net.image_size
         self.normalises = normalises
         self.device = torch.device(device)
-        head = net.proposal_head
-        self._net = PromptableNet(
-            encoder,
-            net.prompt_encoder,
-            net.mask_decoder,
-            net.image_size,
-            net.name,
-            fuse(head) if fused and head is not None else head,
-        )
+        self._net = net.folded() if fused else net
         self._net.to(self.device).eval()
 
     @torch.inference_mode()
     def encode(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         """Encode one model input; see `edgeseg.runtime.backend.Backend`."""
+        return _arrays(self._net.encode(self.model_input(pixels)))
+
+    @torch.inference_mode()
+    def encode_adaptable(self, pixels: NDArray[Any]) -> AdaptableImage:
+        """Encode one model input for packs; see `edgeseg.runtime.packed.AdaptableBackend`.
+
+        Raises:
+            WeightsError: The encoder is not split before its neck.
+        """
+        images, encoder = self.model_input(pixels), self._net.image_encoder
+        if not isinstance(encoder, NeckedEncoder):
+            raise WeightsError(
+                f"{self.name} has the encoder {type(encoder).__name__}, which takes no packs; use "
+                "an EdgeSeg, EdgeSAM or SAM model"
+            )
+        before = encoder.before_neck(images)
+        features = self._net.image_features(before.through(encoder.neck))
+        vector = router_feature(images, features.embedding)[0]
+        return AdaptableImage(
+            _arrays(features), before.merged.float().cpu().numpy(), vector.float().cpu().numpy()
+        )
+
+    def model_input(self, pixels: NDArray[Any]) -> Tensor:
+        """Return the (1, 3, S, S) float32 input of the network for what `encode` takes."""
         if self.normalises:
             planes = ((pixels - PIXEL_MEAN) / PIXEL_STD).transpose(2, 0, 1)
             pixels = np.ascontiguousarray(planes[None], np.float32)
-        features = self._net.encode(
-            self._tensor(pixels).contiguous(memory_format=torch.channels_last)
-        )
-        tensors = (features.embedding, *(features.high_res or ()))
-        return tuple(tensor.float().cpu().numpy() for tensor in tensors)
+        return self.tensor(pixels).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def decode(
@@ -72,11 +85,11 @@ class TorchBackend:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Decode N prompts of one image; see `edgeseg.runtime.backend.Backend`."""
         prompts = PromptBatch(
-            self._tensor(points_xy),
-            self._tensor(point_labels),
+            self.tensor(points_xy),
+            self.tensor(point_labels),
             (len(points_xy),),
-            None if mask_logits is None else self._tensor(mask_logits),
-            None if has_mask is None else self._tensor(has_mask),
+            None if mask_logits is None else self.tensor(mask_logits),
+            None if has_mask is None else self.tensor(has_mask),
         )
         output = self._net.decode(self._features(features), prompts)
         return output.low_res_logits.float().cpu().numpy(), output.iou_scores.float().cpu().numpy()
@@ -89,10 +102,16 @@ class TorchBackend:
         return CellProposals(*(answer[0].float().cpu().numpy() for answer in answers))
 
     def _features(self, features: tuple[NDArray[Any], ...]) -> ImageFeatures:
-        embedding, *high_res = (self._tensor(feature) for feature in features)
+        embedding, *high_res = (self.tensor(feature) for feature in features)
         return ImageFeatures(embedding, (high_res[0], high_res[1]) if high_res else None)
 
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
+    def tensor(self, array: NDArray[Any]) -> Tensor:
+        """Return an array as a tensor on the device."""
         if not array.flags.writeable:  # torch has no read-only tensors and warns
             array = array.copy()
         return torch.from_numpy(array).to(self.device)
+
+
+def _arrays(features: ImageFeatures) -> tuple[NDArray[Any], ...]:
+    tensors = (features.embedding, *(features.high_res or ()))
+    return tuple(tensor.float().cpu().numpy() for tensor in tensors)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeseg.modeling.encoders.neck import build_neck
-from edgeseg.modeling.promptable import PyramidFeatures
+from edgeseg.modeling.promptable import NeckInput, PyramidFeatures
 
 
 class PyramidEncoder(nn.Module):
@@ -42,12 +42,16 @@ class PyramidEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> PyramidFeatures:
         """Map (B, 3, S, S) to an embedding at stride 16 and features at strides 8 and 4."""
+        return self.before_neck(images).through(self.neck)
+
+    def before_neck(self, images: Tensor) -> NeckInput:
+        """Encode as far as the neck."""
         stride4, stride8, *deep = self.backbone(images)
         merged = self.laterals[-1](deep[-1])
         for level, lateral in zip(deep[-2::-1], self.laterals[-2::-1], strict=True):
             merged = F.interpolate(merged, scale_factor=2.0, mode="bilinear", align_corners=False)
             merged = merged + lateral(level)
-        return PyramidFeatures(self.neck(merged), stride8, stride4)
+        return NeckInput(merged, stride8, stride4)
 
 
 def _drop_unused_stages(backbone: nn.Module) -> None:

@@ -12,7 +12,7 @@ from timm.layers import SqueezeExcite  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from edgeseg.modeling.encoders.neck import build_neck
-from edgeseg.modeling.promptable import PyramidFeatures
+from edgeseg.modeling.promptable import NeckInput, PyramidFeatures
 from edgeseg.modeling.reparam import ConvNorm, ReparamDepthwise
 
 Interpolation = Literal["bicubic", "bilinear"]
@@ -125,6 +125,10 @@ class RepViTEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> PyramidFeatures:
         """Map (B, 3, S, S) to features; stride 8 and 4 are the raw stage outputs."""
+        return self.before_neck(images).through(self.neck)
+
+    def before_neck(self, images: Tensor) -> NeckInput:
+        """Encode as far as the neck."""
         x, levels = images, []
         for index, block in enumerate(self.features):
             x = block(x)
@@ -132,4 +136,4 @@ class RepViTEncoder(nn.Module):
                 levels.append(x)
         stride4, stride8, stride16, stride32 = levels
         merged = self.fuse_stage2(stride16) + self.fuse_stage3(stride32)
-        return PyramidFeatures(self.neck(merged), stride8, stride4)
+        return NeckInput(merged, stride8, stride4)

@@ -10,7 +10,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
-from edgeseg.modeling.promptable import PyramidFeatures
+from edgeseg.modeling.promptable import NeckInput, PyramidFeatures
 
 
 class SamViT(ImageEncoderViT):  # type: ignore[misc]
@@ -53,5 +53,12 @@ class SamViT(ImageEncoderViT):  # type: ignore[misc]
 
     def forward(self, images: Tensor) -> PyramidFeatures:
         """Map (B, 3, S, S) to the embedding at stride 16; a ViT has no finer level."""
-        embedding: Tensor = super().forward(images)
+        embedding: Tensor = self.neck(self.before_neck(images).merged)
         return PyramidFeatures(embedding.contiguous(memory_format=torch.channels_last))
+
+    def before_neck(self, images: Tensor) -> NeckInput:
+        """Encode as far as the neck; it takes channels second, the transformer last."""
+        tokens = self.patch_embed(images) + self.pos_embed  # (B, S/16, S/16, width)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return NeckInput(tokens.permute(0, 3, 1, 2))

@@ -1,0 +1,111 @@
+"""Packs in PyTorch: their vectors, and a backend that chooses among them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgeseg.adapt.adapted import AdaptedNet
+from edgeseg.data.records import ImageRecord
+from edgeseg.modeling.promptable import ImageFeatures, PromptableNet
+from edgeseg.modeling.router_feature import router_feature
+from edgeseg.modeling.torch_backend import TorchBackend
+from edgeseg.preprocess import preprocess
+from edgeseg.routing import AdaptableImage, DomainVectors, Router
+from edgeseg.runtime.packed import PackedBackend
+
+
+@torch.no_grad()
+def image_vectors(net: PromptableNet, records: Sequence[ImageRecord]) -> NDArray[np.float32]:
+    """Return the (M, D) float32 features of M images.
+
+    Args:
+        net: The base.
+        records: The images.
+
+    Raises:
+        DataError: An image cannot be read.
+        ImageError: An image cannot be decoded.
+    """
+    net.eval()
+    device = next(net.parameters()).device
+    rows = []
+    for record in records:
+        images = torch.from_numpy(preprocess(record.read_image(), net.image_size)).to(device)
+        images = images.contiguous(memory_format=torch.channels_last)
+        embedding = PromptableNet.encode(net, images).embedding
+        rows.append(router_feature(images, embedding)[0].float().cpu().numpy())
+    return np.stack(rows)
+
+
+class TorchPack:
+    """A trained pack as the runtime asks for one.
+
+    Args:
+        net: The base with the pack.
+        backend: Of the base.
+    """
+
+    def __init__(self, net: AdaptedNet, backend: TorchBackend) -> None:
+        self._net = net.eval()
+        self._backend = backend
+
+    @torch.inference_mode()
+    def adapt(self, pixels: NDArray[Any], image: AdaptableImage) -> NDArray[Any]:
+        """Return the adapted embedding; see `edgeseg.runtime.packed.Pack`."""
+        read = image.neck_input if self._net.reads == "merged" else image.features[0]
+        images = self._backend.model_input(pixels)
+        read_tensor: Tensor = self._backend.tensor(read)
+        adapted = self._net.adapt(images, ImageFeatures(read_tensor))
+        return adapted.embedding.float().cpu().numpy()
+
+
+class TorchDecodingPack(TorchPack):
+    """A pack that trained its decoder, too."""
+
+    def __init__(self, net: AdaptedNet, backend: TorchBackend) -> None:
+        super().__init__(net, backend)
+        self._decoding = TorchBackend(net, str(backend.device))
+
+    def decode(
+        self,
+        features: tuple[NDArray[Any], ...],
+        points_xy: NDArray[np.float32],
+        point_labels: NDArray[np.int64],
+        mask_logits: NDArray[np.float32] | None,
+        has_mask: NDArray[np.bool_] | None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Answer prompts; see `edgeseg.runtime.backend.Backend`."""
+        return self._decoding.decode(features, points_xy, point_labels, mask_logits, has_mask)
+
+
+def packed_backend(
+    base: PromptableNet,
+    nets: Mapping[str, AdaptedNet],
+    router: Router | None,
+    told: str | None = None,
+    device: str = "cpu",
+) -> PackedBackend:
+    """Return a backend of a base and its packs.
+
+    Args:
+        base: The base.
+        nets: The base with each pack, by the pack's name.
+        router: Chooses among them.
+        told: Pack for all images, "base" for none; None asks the router.
+        device: Where to run.
+    """
+    backend = TorchBackend(base, device)
+    packs = {
+        name: (TorchPack if net.settings.decoder == "frozen" else TorchDecodingPack)(net, backend)
+        for name, net in nets.items()
+    }
+    return PackedBackend(backend, packs, router, told)
+
+
+def router_of(natural: NDArray[np.float32], vectors: Sequence[DomainVectors]) -> Router:
+    """Return the router among domains, with natural images as the class that needs no pack."""
+    return Router(DomainVectors("natural", natural), vectors)
