@@ -16,8 +16,10 @@ from edgeseg.data.augmentation import AugmentationConfig
 from edgeseg.data.sources import SourceConfig
 from edgeseg.distill.stage_config import (
     EncoderStageConfig,
+    FlatMinimaConfig,
     PromptStageConfig,
     ProposalStageConfig,
+    ScheduleConfig,
     Table,
 )
 from edgeseg.errors import ConfigError
@@ -149,6 +151,7 @@ class RunConfig(Table):
     data: DataConfig
     augmentation: AugmentationConfig | None = None
     engine: EngineConfig = EngineConfig()
+    flat_minima: FlatMinimaConfig | None = None
     encoder_stage: EncoderStageConfig | None = None
     prompt_stage: PromptStageConfig | None = None
     proposal_stage: ProposalStageConfig | None = None
@@ -158,6 +161,22 @@ class RunConfig(Table):
     def needs_masks(self) -> bool:
         """Whether a stage learns from objects, so that every image needs some."""
         return self.prompt_stage is not None or self.proposal_stage is not None
+
+    @property
+    def stages(self) -> tuple[ScheduleConfig, ...]:
+        """The stages there are, in order."""
+        stages = (self.encoder_stage, self.prompt_stage, self.proposal_stage)
+        return tuple(stage for stage in stages if stage is not None)
+
+    @model_validator(mode="after")
+    def _draws_domains(self) -> Self:
+        flat = self.flat_minima
+        if flat is not None and flat.needs_domains and not self.data.balance_domains:
+            raise ValueError(
+                "[flat_minima] takes equally many images of each domain, so set "
+                "data.balance_domains = true"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

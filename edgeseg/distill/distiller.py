@@ -13,19 +13,22 @@ import torch
 from torch import nn
 
 from edgeseg.data.broken import BrokenItems
+from edgeseg.data.domain_draws import DomainDraws, plan_draws
 from edgeseg.data.records import ImageRecord
 from edgeseg.data.sources import expand_path, list_records
+from edgeseg.data.stream_order import StreamOrder
 from edgeseg.data.training import EmbeddingLookup, TrainingDataset
 from edgeseg.distill.labelling import check_masks, label_records
 from edgeseg.distill.loop import Reporter, Silence, StageRun
 from edgeseg.distill.lora import add_lora, merge_lora
 from edgeseg.distill.processes import build_fabric, share_norms
+from edgeseg.distill.remembering_teacher import RememberingTeacher
 from edgeseg.distill.run_evaluation import RunEvaluator, summary
 from edgeseg.distill.run_folder import RunFolder
 from edgeseg.distill.stages import EncoderStage, PromptStage, ProposalStage, Stage
 from edgeseg.distill.student import build_student
 from edgeseg.distill.teacher_cache import cached_embeddings
-from edgeseg.distill.teachers import NetTeacher, load_teacher
+from edgeseg.distill.teachers import NetTeacher, Teacher, load_teacher
 from edgeseg.errors import ConfigError, RunError
 from edgeseg.modeling.checkpoints import save_weights
 from edgeseg.modeling.promptable import PromptableNet
@@ -71,6 +74,8 @@ class Distiller:
         if self.config.engine.norms == "batch":
             share_norms(self.fabric, self.student)
         self.records = self._training_records()
+        for stage in self.config.stages:  # now, not after the first stage
+            self._domain_draws(stage.batch_size)
         self.broken_items = BrokenItems(max_share=self.config.data.max_broken_share)
         self._evaluator = self._build_evaluator()
 
@@ -134,7 +139,7 @@ class Distiller:
             torch.manual_seed(self.config.seed)
             extra = nn.Conv2d(self.student.embed_dim, self.teacher.net.embed_dim, 1)
             extra = extra.to(self.fabric.device)
-        stage = EncoderStage(self.student, self.teacher, config, extra)
+        stage = EncoderStage(self.student, self._in_loop(self.teacher), config, extra)
         return self._stage_run(stage, {"with_instances": False})
 
     def _build_prompt_stage(self) -> StageRun:
@@ -143,7 +148,8 @@ class Distiller:
         if config.lora is not None:
             torch.manual_seed(self.config.seed)
             add_lora(self.student, config.lora)
-        stage = PromptStage(self.student, self.teacher, config)
+        teacher = None if self.teacher is None else self._in_loop(self.teacher)
+        stage = PromptStage(self.student, teacher, config)
         keys = {"max_instances", "box_share", "box_jitter"}
         return self._stage_run(stage, config.model_dump(include=keys))
 
@@ -170,6 +176,10 @@ class Distiller:
             balance_domains=self.config.data.balance_domains,
             **options,
         )
+        draws = self._domain_draws(stage.config.batch_size)
+        if draws is not None:
+            domains = [record.domain for record in self.records]
+            dataset.order = StreamOrder(domains, self.config.seed, draws=draws)
         return StageRun(
             stage=stage,
             fabric=self.fabric,
@@ -181,6 +191,26 @@ class Distiller:
             evaluate=lambda net, step: self._evaluate(net, f"{stage.name}_{step:06d}"),
             broken_items=self.broken_items,
         )
+
+    def _domain_draws(self, batch_size: int) -> DomainDraws | None:
+        """Return which domains the steps of a stage learn from; None if the stream decides."""
+        flat = self.config.flat_minima
+        if flat is None or not flat.needs_domains:
+            return None
+        return plan_draws(
+            [record.domain for record in self.records],
+            flat.domains_a_step,
+            batch_size,
+            self.config.seed,
+            self.fabric.world_size,
+        )
+
+    def _in_loop(self, teacher: NetTeacher) -> Teacher:
+        """Return the teacher for steps that come back to the same images."""
+        if self.config.flat_minima is None:
+            return teacher
+        num_domains = len({record.domain for record in self.records})
+        return RememberingTeacher(teacher, num_domains + 1)  # and the joint batch
 
     def _lookup(self) -> EmbeddingLookup | None:
         settings = self.config.teacher

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from edgeseg.data.sources import expand_path, list_records
+from edgeseg.data.sources import SourceConfig, expand_path, list_records
 from edgeseg.distill.config import RunConfig
 from edgeseg.distill.distiller import Distiller
 from edgeseg.distill.embedding_cache import CacheEstimate
@@ -124,7 +124,7 @@ def estimate_run(config: RunConfig, out: Path) -> RunEstimate:
         cache = _cache_estimate(config, distiller.teacher, len(records))
         num_bare = sum(record.annotations is None for record in records)
         labels = config.needs_masks and num_bare
-        label_s = setup_s / _NUM_SAMPLE_IMAGES * num_bare if labels else 0.0
+        label_s = setup_s / len(distiller.records) * num_bare if labels else 0.0
     parameters = distiller.student.num_parameters()
     teacher = distiller.teacher
     averages = config.engine.ema_decay is not None
@@ -144,14 +144,26 @@ def estimate_run(config: RunConfig, out: Path) -> RunEstimate:
 
 def _sample_of(config: RunConfig, scratch: Path) -> RunConfig:
     """Return the same run on a few images, with everything it writes in a scratch folder."""
-    train = tuple(
-        source.model_copy(update={"limit": _NUM_SAMPLE_IMAGES}) for source in config.data.train[:1]
-    )
+    if config.flat_minima is not None and config.flat_minima.needs_domains:
+        train = tuple(_few_of_all_domains(source) for source in config.data.train)
+    else:
+        train = (config.data.train[0].model_copy(update={"limit": _NUM_SAMPLE_IMAGES}),)
     teacher = config.teacher
     if teacher is not None and teacher.cache is not None:
         teacher = teacher.model_copy(update={"cache": scratch / "cache"})
     data = config.data.model_copy(update={"train": train, "workers": 0})
     return config.model_copy(update={"data": data, "teacher": teacher, "evaluation": None})
+
+
+def _few_of_all_domains(source: SourceConfig) -> SourceConfig:
+    """Return a source with few images, but some of each of its domains."""
+    wanted = {record.domain for record in list_records([source])}
+    limit = _NUM_SAMPLE_IMAGES
+    while True:
+        few = source.model_copy(update={"limit": min(limit, source.limit or limit)})
+        if {record.domain for record in list_records([few])} == wanted:
+            return few
+        limit *= 2
 
 
 def _measure(name: str, run: StageRun, num_records: int) -> StageEstimate:

@@ -17,6 +17,7 @@ from edgeseg.data.broken import BrokenItems
 from edgeseg.data.loading import build_loader
 from edgeseg.data.training import TrainingDataset
 from edgeseg.distill.config import RunConfig
+from edgeseg.distill.flat_step import sharpness_aware_of, take_flat_step
 from edgeseg.distill.optimization import (
     WeightAverage,
     averaged,
@@ -111,6 +112,7 @@ class StageRun:
             parameter.requires_grad_(True)
         extra = list(self.stage.extra.parameters()) if self.stage.extra is not None else []
         self.optimizer = build_optimizer(self.net, self.stage.config, extra)
+        self.sharpness_aware = sharpness_aware_of(config, self.optimizer, self.net)
         decay = config.engine.ema_decay
         self.average = None if decay is None else WeightAverage(self.net, decay)
         self.first_step = 0
@@ -254,9 +256,11 @@ class StageRun:
             progress=step / self.num_steps,
         )
         set_learning_rate(self.optimizer, learning_rate_at(step, self.num_steps, config))
-        report = take_step(
-            self.fabric, self.stage, batch, self.optimizer, random, self.should_stop()
-        )
+        stop, flat = self.should_stop(), self.sharpness_aware
+        if flat is None:
+            report = take_step(self.fabric, self.stage, batch, self.optimizer, random, stop)
+        else:
+            report = take_flat_step(self.fabric, self.stage, batch, flat, random, step, stop)
         if self.average is not None:
             self.average.update(self.net)
         return report

@@ -53,6 +53,38 @@ class ScheduleConfig(Table):
         return max(1, round(self.epochs * num_records / self.batch_size))
 
 
+class FlatMinimaConfig(Table):
+    """Sharpness-aware steps in all stages; see `flat_minima`.
+
+    Attributes:
+        method: "gradual" climbs domain after domain, "pooled" on the joint batch, "per_domain" for
+            each domain by itself.
+        rho: Length of an ascent, over all learning weights together; "gradual" makes one a domain.
+        domains_a_step: Domains of a step, drawn at random and in the long run equally often;
+            absent: all that the data has ("pooled": as they come).
+        drop_first: Leave the gradient at the unmoved weights out; "gradual" only.
+        fixed_order: Visit the domains by name instead of in random order, for comparison;
+            "gradual" only.
+    """
+
+    method: Literal["gradual", "pooled", "per_domain"] = "gradual"
+    rho: float = Field(default=0.05, ge=0, allow_inf_nan=False)
+    domains_a_step: int | None = Field(default=None, ge=1)
+    drop_first: bool = False
+    fixed_order: bool = False
+
+    @property
+    def needs_domains(self) -> bool:
+        """Whether a step holds equally many images of each of its domains."""
+        return self.method != "pooled" or self.domains_a_step is not None
+
+    @model_validator(mode="after")
+    def _options_of_gradual(self) -> Self:
+        if self.method != "gradual" and (self.drop_first or self.fixed_order):
+            raise ValueError(f"{self.method!r} has no drop_first and no fixed_order; remove them")
+        return self
+
+
 class EncoderStageConfig(ScheduleConfig):
     """Stage 1: the image embedding follows the teacher's. Defaults: the published recipe.
 

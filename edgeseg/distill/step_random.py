@@ -39,6 +39,16 @@ class StepRandom:
         self._positions = tuple(positions)
         self._device = device
 
+    def of_images(self, rows: Sequence[int]) -> "StepRandom":
+        """Return the same numbers for some images of the batch, given by their places in it."""
+        return StepRandom(
+            self._seed,
+            [self._positions[row] for row in rows],
+            tuple(self.counts[row] for row in rows),
+            self._device,
+            self.progress,
+        )
+
     def uniform(
         self, purpose: str, round_index: int, groups: PromptGroups, width: int | None = None
     ) -> Tensor:
