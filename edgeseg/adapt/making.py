@@ -1,5 +1,6 @@
 """Makes a pack: from a folder of annotated images to a folder that an application loads."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from edgeseg.evaluation.paired import ImageScores, gain, score_images
 from edgeseg.modeling.checkpoints import fingerprint
 from edgeseg.modeling.promptable import PromptableNet
 from edgeseg.modeling.torch_backend import TorchBackend
-from edgeseg.packs import PackBase, PackFigures, PackManifest, write_pack
+from edgeseg.packs import NAME_PATTERN, PackBase, PackFigures, PackManifest, write_pack
 from edgeseg.runtime.segmenter import Segmenter
 from edgeseg.versions import installed_versions
 
@@ -44,6 +45,11 @@ class Domain:
     licence: str
 
     def __post_init__(self) -> None:
+        if not re.match(NAME_PATTERN, self.name):
+            raise ConfigError(
+                f"a domain's name must be small letters, digits, _ and -, got {self.name!r}; it "
+                "becomes the name of a folder"
+            )
         seen = {record.image for record in self.training}
         shared = sorted(str(record.image) for record in self.validation if record.image in seen)
         if shared:
