@@ -49,7 +49,7 @@ class ExportedFile(_Table):
         notes: What is worth knowing, such as layers that quantisation left alone.
     """
 
-    path: str = Field(pattern=r"^[^/\\]+$")
+    path: str = Field(pattern=r"^[^/\\.][^/\\]*$")
     role: Literal["encoder", "decoder", "proposals", "fused"]
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     size_bytes: int = Field(ge=0)

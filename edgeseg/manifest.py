@@ -50,7 +50,7 @@ class ModelManifest(BaseModel):
 
     model: str
     image_size: int = Field(ge=64, multiple_of=64)
-    weights: str = Field("student.safetensors", pattern=r"^[^/\\]+$")
+    weights: str = Field("student.safetensors", pattern=r"^[^/\\.][^/\\]*$")
     sha256: str = Field(pattern=_SHA256)
     num_parameters: int = Field(gt=0)
     licence: str

@@ -18,6 +18,7 @@ import onnxsim
 import torch
 from torch import nn
 
+import edgeseg
 from edgeseg.errors import ExportError
 from edgeseg.exporter.onnx_inputs import Arrays, example_inputs
 from edgeseg.exporter.onnx_names import forget_origin, name_nodes, name_sizes
@@ -143,6 +144,7 @@ def write_onnx(
     del kept.metadata_props[:]
     onnx.helper.set_model_props(kept, dict(metadata or {}))
     kept.producer_name = "edgeseg"
+    kept.producer_version = edgeseg.__version__
     onnx.checker.check_model(kept, full_check=True)
     write_atomically(path, lambda temporary: temporary.write_bytes(kept.SerializeToString()))
 

@@ -20,6 +20,7 @@ from tiny_exports import (
 )
 from torch import nn
 
+import edgeseg
 from edgeseg.errors import ExportError
 from edgeseg.exporter import onnx_files
 from edgeseg.exporter.graphs import FusedGraph, shape_of
@@ -210,7 +211,7 @@ def test_the_file_says_what_it_is_and_nothing_about_the_machine_that_made_it(tmp
     written = onnx.load(path)
     props = {prop.key: prop.value for prop in written.metadata_props}
     assert props == {"model": "edgeseg_tiny", "licence": "Apache-2.0"}
-    assert written.producer_name == "edgeseg"
+    assert (written.producer_name, written.producer_version) == ("edgeseg", edgeseg.__version__)
     assert open_session(written).get_modelmeta().custom_metadata_map["model"] == "edgeseg_tiny"
     assert b".py" not in path.read_bytes()
     assert not model.metadata_props  # the argument is left as it was
