@@ -84,6 +84,7 @@ def test_a_hash_is_the_one_of_the_content(tmp_path):
         ({"image_size": 0}, "greater than or equal to 64"),
         ({"sha256": "abc"}, "should match pattern"),
         ({"weights": "../elsewhere.safetensors"}, "should match pattern"),
+        ({"weights": ".."}, "should match pattern"),
         ({"num_parameters": 0}, "greater than 0"),
         ({"colour": "red"}, "Extra inputs"),
         ({"source_sha256": "AB" * 32}, "should match pattern"),

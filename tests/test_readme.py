@@ -9,7 +9,13 @@ from edgeseg.cli import build_app
 from edgeseg.cli.bench import bench
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/distilling.md", "docs/everything.md", "docs/benchmarking.md"]
+PAGES = [
+    "README.md",
+    "docs/adapting.md",
+    "docs/benchmarking.md",
+    "docs/distilling.md",
+    "docs/everything.md",
+]
 README = (ROOT / "README.md").read_text("utf-8")
 
 
