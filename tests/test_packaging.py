@@ -116,7 +116,7 @@ def test_the_check_script_is_valid_and_runs_every_check():
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     assert "set -euo pipefail" in text
     commands = [
-        "python -m pip install -e '.[all]' && python -m pytest",
+        "python -m pip install -e '.[all]' && python -m pytest -n 2",
         "ruff check",
         "ruff format --check",
         "mypy",

@@ -19,7 +19,20 @@ import typer
 import edgeseg
 from edgeseg.errors import EdgesegError, MissingExtraError, PlatformError, missing_extra
 
-COMMANDS = ("quickstart", "distill", "evaluate", "export", "verify", "segment", "bench")
+COMMANDS = (
+    "quickstart",
+    "distill",
+    "evaluate",
+    "export",
+    "verify",
+    "segment",
+    "demo",
+    "info",
+    "doctor",
+    "adapt",
+    "bench",
+    "models",
+)
 """Names of the commands, in the order `--help` shows them."""
 
 EXTRA_OF_MODULE = {

@@ -125,5 +125,5 @@ def test_a_manifest_that_names_a_folder_around_it_is_refused_before_it_is_hashed
     document["files"][0]["path"] = name
     (exported / "export.json").write_text(json.dumps(document))
 
-    with pytest.raises(WeightsError, match="which is no file; export again"):
+    with pytest.raises(WeightsError, match="is no valid export manifest"):
         describe_exported_folder(exported)

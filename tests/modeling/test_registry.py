@@ -16,6 +16,7 @@ DEFAULT_SIZES = {
     "edgeseg_xs": 384,
     "mobilesam_form": 1024,
     "nanosam_form": 1024,
+    "vit_t_teacher": 256,
     "vit_tiny": 128,
 }
 
