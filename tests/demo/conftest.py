@@ -4,8 +4,17 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from brightness_model import write_brightness_model
+from driven_page import DrivenPage, ListeningServer, open_browser, served
+
+import edgeseg
+from edgeseg.demo.site import build_site
+from edgeseg.demo.web_runtime import find_runtime
+from edgeseg.errors import MissingExtraError
+from edgeseg.images import read_image
 
 PAGE = Path(__file__).parents[2] / "edgeseg" / "demo" / "page"
 RUNNER = Path(__file__).with_name("call_page.mjs")
@@ -48,3 +57,75 @@ def _from_json(value):
     if "$array" not in value:
         return value
     return np.frombuffer(base64.b64decode(value["data"]), DTYPES[value["$array"]])
+
+
+# The page in a browser, with the graphs of `brightness_model`: one for the whole session
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory):
+    return write_brightness_model(tmp_path_factory.mktemp("model") / "export")
+
+
+@pytest.fixture(scope="session")
+def segmenter(export):
+    return edgeseg.load(export)
+
+
+@pytest.fixture(scope="session")
+def site(export):
+    try:
+        return build_site(export, find_runtime())
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def astronaut(tmp_path_factory):
+    """A photograph of 400 x 512 pixels, height x width, as a file."""
+    data = pytest.importorskip("skimage.data")
+    path = tmp_path_factory.mktemp("photo") / "astronaut.png"
+    cv2.imwrite(str(path), data.astronaut()[:400, :, ::-1])
+    return path
+
+
+@pytest.fixture(scope="session")
+def image(astronaut):
+    return read_image(astronaut)
+
+
+@pytest.fixture(scope="session")
+def downloads(tmp_path_factory):
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="session")
+def server(site):
+    with served(ListeningServer(site)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def browser(server, downloads):
+    with open_browser(downloads) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def opened(browser, server, downloads, astronaut, image):
+    """The page with the photograph, loaded once for all tests that only point at it."""
+    page = DrivenPage(browser, downloads).load(server.url)
+    return page.open_photo(astronaut, image.shape[:2])
+
+
+@pytest.fixture
+def shown(opened):
+    """The page with the photograph and nothing pointed at yet."""
+    if opened.part("clear").is_enabled():
+        opened.press("clear")
+    return opened
+
+
+@pytest.fixture(scope="session")
+def encoded(segmenter, image):
+    return segmenter.encode(image)
