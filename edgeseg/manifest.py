@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgeseg.errors import ConfigError, WeightsError
 from edgeseg.files import write_atomically
 from edgeseg.published_checkpoints import PUBLISHED
+from edgeseg.validation import problems_of
 
 MANIFEST_NAME = "model.toml"
 RELEASED = Path(__file__).parents[1] / "models"
@@ -85,9 +86,8 @@ def read_manifest(folder: Path, check_hash: bool = True) -> ModelManifest:
             f"cannot read {path}: {error.strerror or error}; give the folder of a model"
         ) from error
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise WeightsError(
-            f"{path} is no valid model manifest: {'; '.join(problems)}; correct or fetch it again"
+            f"{path} is no valid model manifest: {problems_of(error)}; correct or fetch it again"
         ) from error
     except ValueError as error:  # no TOML, or no UTF-8
         raise WeightsError(

@@ -16,14 +16,15 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from edgeseg.errors import WeightsError
 from edgeseg.files import write_atomically
 from edgeseg.manifest import sha256_of
-from edgeseg.routing import DomainVectors
+from edgeseg.routing import BASE, DomainVectors
+from edgeseg.validation import problems_of
 
 PACK_MANIFEST_NAME = "pack.json"
 ADAPTER_NAME = "adapter.safetensors"
@@ -105,6 +106,13 @@ class PackManifest(_Table):
     figures: tuple[PackFigures, ...] = ()
     versions: dict[str, str] = {}
 
+    @field_validator("name")
+    @classmethod
+    def _is_free(cls, name: str) -> str:
+        if name == BASE:
+            raise ValueError(f"{BASE!r} means no pack; choose another name")
+        return name
+
 
 def write_pack(
     folder: Path,
@@ -162,9 +170,8 @@ def read_pack(folder: Path) -> PackManifest:
             "one with edgeseg adapt"
         ) from error
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise WeightsError(
-            f"{path} is no valid pack manifest: {'; '.join(problems)}; make the pack again"
+            f"{path} is no valid pack manifest: {problems_of(error)}; make the pack again"
         ) from error
     if folder.resolve().name != manifest.name:
         raise WeightsError(

@@ -122,6 +122,11 @@ def test_names_that_are_no_folder_everywhere_are_refused(name):
         manifest(name)
 
 
+def test_a_pack_cannot_have_the_name_that_means_none():
+    with pytest.raises(ValueError, match="'base' means no pack; choose another name"):
+        manifest("base")
+
+
 def test_a_manifest_of_strangers_is_refused_with_its_problems(tmp_path):
     write_pack(tmp_path / "roads", manifest(), WEIGHTS, VECTORS)
     path = tmp_path / "roads" / PACK_MANIFEST_NAME

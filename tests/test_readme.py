@@ -13,6 +13,7 @@ PAGES = [
     "README.md",
     "docs/adapting.md",
     "docs/benchmarking.md",
+    "docs/browser.md",
     "docs/distilling.md",
     "docs/everything.md",
 ]

@@ -2,7 +2,7 @@
 
 The base is frozen and shared, never copied but for a decoder that learns. Of an image the base is
 computed once ("what a pack reads"), so a training that keeps these features never runs the encoder
-again; see `cached_features`.
+again; see `cached_views`.
 """
 
 import copy

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.utils.data import Dataset
 
 from edgeseg.adapt.adapted import AdaptedNet
@@ -182,20 +183,23 @@ def cache_views(
     What is there already is kept; an interruption loses a few images.
 
     Args:
-        folder: Of the cache; one belongs to one base model and to packs that read the same of it.
+        folder: Of caches; each base model, and what packs read of it, has its own folder inside.
         net: Whose base is asked.
         views: All views that will be looked up.
         progress: Called now and then.
 
     Raises:
-        CacheError: The folder belongs to another base or other packs, or the disk is too small.
+        CacheError: The disk is too small.
     """
+    decoder = net.mask_decoder  # its projections make the high-resolution features
+    sources = [net.image_encoder, decoder.high_res_s8, decoder.high_res_s4]
     key = CacheKey(
-        fingerprint(net.image_encoder),
+        fingerprint(nn.ModuleList(part for part in sources if part is not None)),
         net.image_size,
         f"{PREPROCESSING}; {net.reads}",
         (net.read_shapes().length, 1, 1),
     )
+    folder = folder / key.fingerprint[:16]
     by_name = {seen.name: seen for seen in views}  # two views may happen to be equal
 
     def embed(names: Sequence[str]) -> NDArray[np.float16]:

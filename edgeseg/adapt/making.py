@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeseg.adapt.adapted import AdaptedNet
-from edgeseg.adapt.cached_views import CachedViews, cache_views, draw_views
+from edgeseg.adapt.cached_views import CachedViews, FixedView, cache_views, draw_views
 from edgeseg.adapt.config import AdaptConfig
 from edgeseg.adapt.stage import AdaptStage
 from edgeseg.adapt.torch_packs import image_vectors
 from edgeseg.adapt.training import train_pack
-from edgeseg.data.records import ImageRecord
+from edgeseg.data.records import ImageRecord, evenly
 from edgeseg.data.samples import SampleSettings
 from edgeseg.errors import ConfigError
 from edgeseg.evaluation.paired import ImageScores, gain, score_images
@@ -20,6 +20,7 @@ from edgeseg.modeling.checkpoints import fingerprint
 from edgeseg.modeling.promptable import PromptableNet
 from edgeseg.modeling.torch_backend import TorchBackend
 from edgeseg.packs import NAME_PATTERN, PackBase, PackFigures, PackManifest, write_pack
+from edgeseg.routing import BASE, DomainVectors
 from edgeseg.runtime.segmenter import Segmenter
 from edgeseg.versions import installed_versions
 
@@ -45,10 +46,10 @@ class Domain:
     licence: str
 
     def __post_init__(self) -> None:
-        if not re.match(NAME_PATTERN, self.name):
+        if not re.fullmatch(NAME_PATTERN, self.name) or self.name == BASE:
             raise ConfigError(
-                f"a domain's name must be small letters, digits, _ and -, got {self.name!r}; it "
-                "becomes the name of a folder"
+                f"a domain's name must be small letters, digits, _ and -, and not {BASE!r}, got "
+                f"{self.name!r}; it becomes the name of a folder"
             )
         seen = {record.image for record in self.training}
         shared = sorted(str(record.image) for record in self.validation if record.image in seen)
@@ -79,14 +80,17 @@ def make_pack(
 
     Raises:
         DataError: There is no image that can be learned from.
+        ConfigError: There are too few for the router.
         DivergedError: A loss is not finite.
-        CacheError: The cache belongs to another base, or the disk is too small.
+        CacheError: The disk is too small.
     """
     started = time.perf_counter()
     net = AdaptedNet(base, config.pack)
-    num_objects = fit(net, domain.training, config, cache, message)
-    message("features for the router")
-    vectors = image_vectors(base, spread(domain.training, config.max_vectors))
+    views = usable_views(net, domain.training, config, message)
+    images = [view.record for view in views[:: config.views]]
+    vectors = image_vectors(base, evenly(images, config.max_vectors))
+    DomainVectors(domain.name, vectors)  # too few are refused before the long work
+    fit(net, views, config, cache, message)
     figures = _figures(base, net, domain, config, message)
     manifest = PackManifest(
         name=domain.name,
@@ -96,8 +100,8 @@ def make_pack(
         adapter_sha256=_NO_HASH,
         vectors_sha256=_NO_HASH,
         trained_on=domain.described,
-        num_images=len(domain.training),
-        num_objects=num_objects,
+        num_images=len(images),
+        num_objects=sum(len(v.record.read_masks(v.view.image_hw)) for v in views[:: config.views]),
         seconds=round(time.perf_counter() - started, 1),
         licence=domain.licence,
         figures=figures,
@@ -106,48 +110,55 @@ def make_pack(
     return write_pack(folder, manifest, net.pack_state(), vectors)
 
 
-def fit(
+def usable_views(
     net: AdaptedNet,
     records: Sequence[ImageRecord],
     config: AdaptConfig,
-    cache: Path,
     message: Callable[[str], None] = lambda text: None,
-) -> int:
-    """Train a pack on images, in place.
+) -> list[FixedView]:
+    """Return the views of all images that can be used, `config.views` of each, and tell the others.
 
-    Returns:
-        How many masks the images have.
+    Raises:
+        DataError: No image can be used.
     """
-    size = net.image_size
-    views, broken = draw_views(records, config.views, config.augmentation, size, config.seed)
+    views, broken = draw_views(
+        records, config.views, config.augmentation, net.image_size, config.seed
+    )
     for text in broken:
         message(f"left out: {text}")
-    message(f"{len(views)} views of {len({v.record.name for v in views})} images")
+    return views
+
+
+def fit(
+    net: AdaptedNet,
+    views: Sequence[FixedView],
+    config: AdaptConfig,
+    cache: Path,
+    message: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Train the pack of a network on views, in place.
+
+    Raises:
+        DivergedError: A loss is not finite.
+        CacheError: The disk is too small.
+    """
+    message(f"features of {len(views)} views")
     lookup = cache_views(cache, net, views)
     training = config.training
     settings = SampleSettings(
-        student_size=size,
+        student_size=net.image_size,
         max_instances=training.max_instances,
         box_share=training.box_share,
         box_jitter=training.box_jitter,
         augmentation=config.augmentation,
     )
     dataset = CachedViews(views, settings, config.seed, lookup)
-    stage = AdaptStage(net, training)
 
     def show(done: int, of: int, loss: float) -> None:
         if done == of or done % 20 == 0:
             message(f"step {done} of {of}, loss {loss:.3f}")
 
-    train_pack(stage, dataset, config.seed, show, workers=config.workers)
-    plain = {view.record.name: view for view in reversed(views)}.values()
-    return sum(len(v.record.read_masks(v.view.image_hw)) for v in plain)
-
-
-def spread(records: Sequence[ImageRecord], count: int) -> list[ImageRecord]:
-    """Return so many records, evenly spread over the list."""
-    count = min(count, len(records))
-    return [records[index * len(records) // count] for index in range(count)]
+    train_pack(AdaptStage(net, training), dataset, config.seed, show, workers=config.workers)
 
 
 def scores_of(

@@ -6,6 +6,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from edgeseg.distill.stage_config import Table
 from edgeseg.errors import ConfigError
+from edgeseg.validation import problems_of
 
 
 class _PackSettings(Table):
@@ -93,5 +94,4 @@ def parse_settings(values: dict[str, Any], source: str) -> PackSettings:
     try:
         return _ANY.validate_python(values)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"{source}: {'; '.join(problems)}") from error
+        raise ConfigError(f"{source}: {problems_of(error)}") from error

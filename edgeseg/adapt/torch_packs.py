@@ -32,11 +32,11 @@ from edgeseg.runtime.packed import PackedBackend
 
 @torch.no_grad()
 def image_vectors(net: PromptableNet, records: Sequence[ImageRecord]) -> NDArray[np.float32]:
-    """Return the (M, D) float32 features of M images.
+    """Return the (M, D) float32 features of M images, by which a router knows them.
 
     Args:
         net: The base.
-        records: The images.
+        records: The images, at least one.
 
     Raises:
         DataError: An image cannot be read.
@@ -64,6 +64,8 @@ class TorchPack:
     def __init__(self, net: AdaptedNet, backend: TorchBackend) -> None:
         self._net = net.eval()
         self._backend = backend
+        is_shared = net.settings.decoder == "frozen"
+        self.decoder = None if is_shared else TorchBackend(net, str(backend.device))
 
     @torch.inference_mode()
     def adapt(self, pixels: NDArray[Any], image: AdaptableImage) -> NDArray[Any]:
@@ -73,25 +75,6 @@ class TorchPack:
         read_tensor: Tensor = self._backend.tensor(read)
         adapted = self._net.adapt(images, ImageFeatures(read_tensor))
         return adapted.embedding.float().cpu().numpy()
-
-
-class TorchDecodingPack(TorchPack):
-    """A pack that trained its decoder, too."""
-
-    def __init__(self, net: AdaptedNet, backend: TorchBackend) -> None:
-        super().__init__(net, backend)
-        self._decoding = TorchBackend(net, str(backend.device))
-
-    def decode(
-        self,
-        features: tuple[NDArray[Any], ...],
-        points_xy: NDArray[np.float32],
-        point_labels: NDArray[np.int64],
-        mask_logits: NDArray[np.float32] | None,
-        has_mask: NDArray[np.bool_] | None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Answer prompts; see `edgeseg.runtime.backend.Backend`."""
-        return self._decoding.decode(features, points_xy, point_labels, mask_logits, has_mask)
 
 
 def packed_backend(
@@ -111,10 +94,7 @@ def packed_backend(
         device: Where to run.
     """
     backend = TorchBackend(base, device)
-    packs = {
-        name: (TorchPack if net.settings.decoder == "frozen" else TorchDecodingPack)(net, backend)
-        for name, net in nets.items()
-    }
+    packs = {name: TorchPack(net, backend) for name, net in nets.items()}
     return PackedBackend(backend, packs, router, told)
 
 

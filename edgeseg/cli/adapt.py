@@ -44,7 +44,7 @@ _HELD_OUT = 5  # without val/, every fifth image is kept to judge by
 def make(
     data: Data,
     name: Annotated[str, typer.Option(help="of the domain: small letters, digits, _ and -")],
-    base: Base = "edgeseg_s",
+    base: Base = "edgeseg_m",
     packs: Packs = Path("packs"),
     kind: Annotated[
         Literal["neck_delta", "convolutional", "memory", "decoder"],
@@ -61,19 +61,27 @@ def make(
     """Make a pack from annotated images, and judge it on images it has not seen."""
     from edgeseg.adapt.config import AdaptConfig
     from edgeseg.adapt.making import Domain as Images
-    from edgeseg.adapt.making import make_pack, spread
+    from edgeseg.adapt.making import make_pack
+    from edgeseg.data.records import evenly
+    from edgeseg.errors import ConfigError
     from edgeseg.modeling.checkpoints import load_model
+    from edgeseg.packs import PACK_MANIFEST_NAME
 
+    if (packs / name / PACK_MANIFEST_NAME).is_file():
+        raise ConfigError(
+            f"there is a pack {packs / name} already; edgeseg adapt remove {name}, or choose "
+            "another name"
+        )
     training, validation = _split(data, domain)
     if max_images is not None:
-        training = spread(training, max_images)
+        training = evenly(training, max_images)
     config = AdaptConfig.model_validate(
         {"seed": seed, "pack": {"kind": kind}, "training": {"steps": steps}}
     )
     described = f"{len(training)} images of {data.resolve().name}"
     images = Images(name, training, validation, described, f"{licence}; and that of {base}")
     net = load_model(base, image_size)
-    cache = packs / ".cache" / ("merged" if kind == "neck_delta" else "embedding") / net.name
+    cache = packs / ".cache"
     made = make_pack(
         net, images, config, packs / name, cache, lambda text: typer.echo(text, err=True)
     )
@@ -94,20 +102,20 @@ def make(
 @adapt.command("natural")
 def natural(
     photos: Annotated[Path, typer.Argument(help="folder of ordinary photographs, no masks needed")],
-    base: Base = "edgeseg_s",
+    base: Base = "edgeseg_m",
     packs: Packs = Path("packs"),
     max_images: Annotated[int, typer.Option(min=2, help="photographs that are looked at")] = 60,
     image_size: ImageSize = None,
 ) -> None:
     """Show the router images that need no pack."""
-    from edgeseg.adapt.making import spread
     from edgeseg.adapt.torch_packs import image_vectors
+    from edgeseg.data.records import evenly
     from edgeseg.data.sources import SourceConfig, list_records
     from edgeseg.modeling.checkpoints import load_model
     from edgeseg.packs import save_vectors
 
     records = list_records([SourceConfig(format="images", path=photos)])
-    vectors = image_vectors(load_model(base, image_size), spread(records, max_images))
+    vectors = image_vectors(load_model(base, image_size), evenly(records, max_images))
     save_vectors(packs / _NATURAL, vectors)
     typer.echo(f"{packs / _NATURAL}: {len(vectors)} photographs")
 
@@ -157,7 +165,7 @@ def remove(
 @adapt.command("evaluate")
 def evaluate(
     data: Data,
-    base: Base = "edgeseg_s",
+    base: Base = "edgeseg_m",
     packs: Packs = Path("packs"),
     pack: Annotated[
         str | None, typer.Option(help="use this pack for all images; default: the router chooses")
@@ -175,8 +183,8 @@ def evaluate(
     from dataclasses import asdict
 
     from edgeseg.adapt.config import AdaptEvaluationConfig
-    from edgeseg.adapt.making import spread
     from edgeseg.adapt.torch_packs import load_packs
+    from edgeseg.data.records import evenly
     from edgeseg.evaluation.paired import gain, score_images
     from edgeseg.modeling.checkpoints import load_model
     from edgeseg.modeling.torch_backend import TorchBackend
@@ -188,7 +196,7 @@ def evaluate(
     names = tuple(name.strip() for name in prompts.split(","))
     config = AdaptEvaluationConfig(prompt_sets=names, max_objects_an_image=max_objects)
     records = _split(data, domain)[1]
-    records = records if max_images is None else spread(records, max_images)
+    records = records if max_images is None else evenly(records, max_images)
     before = score_images(Segmenter(TorchBackend(net)), records, config)
     segmenter = Segmenter(backend)
     after = score_images(segmenter, records, config)
@@ -220,7 +228,7 @@ def _split(data: Path, domain: str | None) -> "tuple[list[ImageRecord], list[Ima
     else:
         found = listed(None)
         validation = found[::_HELD_OUT] if len(found) > _HELD_OUT else []
-        training = [record for record in found if record not in validation]
+        training = [r for n, r in enumerate(found) if n % _HELD_OUT] if validation else found
     if not training:
         raise DataError(f"{data} has no images of {domain or 'any domain'}; give images with masks")
     return training, validation

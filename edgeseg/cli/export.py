@@ -27,7 +27,7 @@ def export(
     """Export a model, compare the files with PyTorch, and keep them only if they are equal.
 
     Targets: onnx_fp32, onnx_fp16, onnx_int8_dynamic, onnx_int8, onnx_tensorrt,
-    onnx_sam_compatible, coreml_fp16, coreml_linear8, coreml_palette6, coreml_palette4.
+    onnx_sam_compatible, coreml_fp16, coreml_linear8, coreml_palette6, coreml_palette4, web.
     """
     from edgeseg.cli.labelled_data import list_validation, read_photos
     from edgeseg.cli.verify import summary

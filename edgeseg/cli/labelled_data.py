@@ -21,17 +21,17 @@ def read_photos(
         DataError: There is no such folder, or it holds no images.
         ImageError: An image is damaged.
     """
+    if folder is None:
+        return []
+    from edgeseg.data.records import evenly
     from edgeseg.errors import DataError
     from edgeseg.images import read_image
 
-    if folder is None:
-        return []
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not paths:
         raise DataError(f"{folder} holds no images; give a folder with .jpg or .png files")
-    if limit is not None and len(paths) > limit:
-        paths = [paths[index * len(paths) // limit] for index in range(limit)]
-    return [(path.name, read_image(path)) for path in paths]
+    chosen = paths if limit is None else evenly(paths, limit)
+    return [(path.name, read_image(path)) for path in chosen]
 
 
 def list_validation(data: Path | None, max_images: int) -> "list[ImageRecord]":
@@ -40,18 +40,14 @@ def list_validation(data: Path | None, max_images: int) -> "list[ImageRecord]":
     Raises:
         DataError: There is no such folder, or it holds no labelled images.
     """
-    from edgeseg.data.sources import SourceConfig, list_records
-
     if data is None:
         return []
+    from edgeseg.data.records import evenly
+    from edgeseg.data.sources import SourceConfig, list_records
+
     has_split = any(data.glob("val")) or any(data.glob("*/val"))
     source = SourceConfig(format="sa1b", path=data, split="val" if has_split else None)
     chosen: dict[str, list[ImageRecord]] = {}
     for record in list_records([source]):
         chosen.setdefault(record.domain, []).append(record)
-    return [
-        records[index * len(records) // count]
-        for records in chosen.values()
-        for count in [min(max_images, len(records))]
-        for index in range(count)
-    ]
+    return [record for records in chosen.values() for record in evenly(records, max_images)]

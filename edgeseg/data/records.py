@@ -1,7 +1,9 @@
 """The one record type: where an image and its masks lie, whatever format they came in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,18 @@ from edgeseg.data.annotations import parse_annotations
 from edgeseg.data.segmentations import CocoRle
 from edgeseg.errors import DataError
 from edgeseg.images import decode_image
+
+Item = TypeVar("Item")
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """Return so many items, or all if there are fewer, evenly spread over the list.
+
+    >>> evenly("abcdefg", 3)
+    ['a', 'c', 'e']
+    """
+    count = min(count, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 @dataclass(frozen=True, slots=True)

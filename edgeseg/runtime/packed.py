@@ -24,16 +24,8 @@ class AdaptableBackend(Backend, Protocol):
         """Encode one preprocessed image; see `Backend.encode`."""
 
 
-class Pack(Protocol):
-    """What one domain adds to the base."""
-
-    def adapt(self, pixels: NDArray[Any], image: AdaptableImage) -> NDArray[Any]:
-        """Return the adapted (1, D, S/16, S/16) embedding of an image."""
-
-
-@runtime_checkable
-class DecodingPack(Pack, Protocol):
-    """A pack with a decoder of its own."""
+class Decoder(Protocol):
+    """Answers prompts on features; every `Backend` does."""
 
     def decode(
         self,
@@ -43,7 +35,18 @@ class DecodingPack(Pack, Protocol):
         mask_logits: NDArray[np.float32] | None,
         has_mask: NDArray[np.bool_] | None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Answer prompts instead of the base; see `Backend.decode`."""
+        """Answer prompts; see `Backend.decode`."""
+
+
+class Pack(Protocol):
+    """What one domain adds to the base."""
+
+    @property
+    def decoder(self) -> Decoder | None:
+        """What answers prompts on adapted features; None for the base itself."""
+
+    def adapt(self, pixels: NDArray[Any], image: AdaptableImage) -> NDArray[Any]:
+        """Return the adapted (1, D, S/16, S/16) embedding of an image."""
 
 
 class PackedBackend:
@@ -135,9 +138,10 @@ class PackedBackend:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Answer prompts; see `Backend.decode`."""
         chosen = self.pack_of(features)
-        pack = self.packs[chosen] if chosen is not None else None
-        answering = pack if isinstance(pack, DecodingPack) else self.base
-        return answering.decode(features[:-1], points_xy, point_labels, mask_logits, has_mask)
+        own = self.packs[chosen].decoder if chosen is not None else None
+        return (own or self.base).decode(
+            features[:-1], points_xy, point_labels, mask_logits, has_mask
+        )
 
     def propose(self, features: tuple[NDArray[Any], ...]) -> CellProposals:
         """Propose boxes; see `ProposingBackend.propose`.

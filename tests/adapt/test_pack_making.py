@@ -7,9 +7,9 @@ from adapted_networks import randomised
 from tiny_domain import records_of, write_domain
 
 from edgeseg.adapt.adapted import AdaptedNet
-from edgeseg.adapt.cached_views import CachedViews, cache_views, draw_views
+from edgeseg.adapt.cached_views import CachedViews, cache_views
 from edgeseg.adapt.config import AdaptConfig
-from edgeseg.adapt.making import Domain, fit, make_pack, scores_of, spread
+from edgeseg.adapt.making import Domain, fit, make_pack, scores_of, usable_views
 from edgeseg.adapt.settings import parse_settings
 from edgeseg.adapt.stage import AdaptStage
 from edgeseg.adapt.torch_packs import image_vectors, packed_backend, router_of
@@ -79,6 +79,10 @@ def test_a_pack_tells_what_it_is_and_answers_as_it_was_judged(domain, tmp_path):
     assert figures.gain_interval == pytest.approx((found.low, found.high), abs=1e-6)
 
 
+def train(net, domain, config, cache):
+    fit(net, usable_views(net, domain.training, config), config, cache)
+
+
 def loss_of(net, views, lookup):
     """The loss of one batch, always the same."""
     samples = CachedViews(views, SampleSettings(student_size=64, box_share=1.0), 9, lookup)
@@ -94,11 +98,11 @@ def loss_of(net, views, lookup):
 def test_every_kind_learns(kind, domain, tmp_path):
     config = settings(kind, steps=30, learning_rate=3e-2)
     net = AdaptedNet(randomised(base_net(), 1), config.pack).eval()
-    views, _ = draw_views(domain.training, config.views, config.augmentation, 64, config.seed)
+    views = usable_views(net, domain.training, config)
     lookup = cache_views(tmp_path / "cache", net, views)
     before = loss_of(net, views, lookup)
 
-    fit(net, domain.training, config, tmp_path / "cache")
+    fit(net, views, config, tmp_path / "cache")
 
     assert loss_of(net, views, lookup) < 0.95 * before
 
@@ -107,7 +111,7 @@ def test_the_same_seed_makes_the_same_pack(domain, tmp_path):
     states = []
     for run in ("a", "b"):
         net = AdaptedNet(base_net(), settings().pack)
-        fit(net, domain.training, settings(steps=4), tmp_path / run)
+        train(net, domain, settings(steps=4), tmp_path / run)
         states.append(net.pack_state())
 
     assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
@@ -117,7 +121,7 @@ def test_a_memory_leaves_no_row_of_an_image_in_the_pack(domain, tmp_path):
     config = settings("memory", steps=4)
     net = AdaptedNet(base_net(), config.pack)
 
-    fit(net, domain.training, config, tmp_path / "cache")
+    train(net, domain, config, tmp_path / "cache")
 
     state = net.pack_state()
     assert {name.split(".")[1] for name in state} <= {"keys", "values", "log_counts", "reader"}
@@ -125,17 +129,45 @@ def test_a_memory_leaves_no_row_of_an_image_in_the_pack(domain, tmp_path):
     assert not net.adapter._memory
 
 
+def test_an_image_that_cannot_be_read_is_told_and_does_not_stop_the_rest(domain, tmp_path):
+    write_domain(tmp_path / "bad", 2, seed=7)
+    (tmp_path / "bad" / "i0.png").write_bytes(b"no image")
+    images = [*records_of(tmp_path / "bad"), *domain.training[:3]]
+    messages = []
+
+    made = make_pack(
+        base_net(),
+        Domain("discs", images, [], "", ""),
+        settings(steps=2),
+        tmp_path / "discs",
+        tmp_path / "cache",
+        messages.append,
+    )
+
+    assert (made.num_images, made.num_objects, made.figures) == (4, 8, ())
+    assert read_vectors(tmp_path / "discs").vectors.shape == (4, 32)
+    assert sum(text.startswith("left out: ") for text in messages) == 1
+
+
+def test_too_few_images_are_refused_before_the_long_work(domain, tmp_path):
+    messages = []
+    one = Domain("discs", domain.training[:1], [], "", "")
+
+    with pytest.raises(ConfigError, match="at least 2 images"):
+        make_pack(base_net(), one, settings(), tmp_path / "discs", tmp_path, messages.append)
+
+    assert messages == []
+
+
+@pytest.mark.parametrize("name", ["base", "../discs", "Discs", "discs\n", ""])
+def test_a_name_that_is_no_folder_or_means_no_pack_is_refused(name):
+    with pytest.raises(ConfigError, match="must be small letters"):
+        Domain(name, [], [], "", "")
+
+
 def test_images_may_not_be_learned_from_and_judged_by(domain):
     with pytest.raises(ConfigError, match=r"1 images of discs are both .* such as .*i0\.png"):
         Domain("discs", domain.training, domain.training[:1], "", "")
-
-
-def test_records_are_taken_evenly(domain):
-    assert [r.name for r in spread(domain.training, 2)] == [
-        domain.training[0].name,
-        domain.training[4].name,
-    ]
-    assert len(spread(domain.training, 99)) == 8
 
 
 def test_a_router_of_vectors_tells_discs_from_other_images(domain, tmp_path):
@@ -163,7 +195,7 @@ def test_packs_of_every_kind_answer_as_their_networks_do(domain, tmp_path):
     for kind in PACKS:
         config = settings(kind, steps=2)
         net = AdaptedNet(base, config.pack)
-        fit(net, domain.training, config, tmp_path / kind)
+        train(net, domain, config, tmp_path / kind)
         packed = Segmenter(packed_backend(base, {"discs": net}, None, "discs"))
         alone = Segmenter(TorchBackend(net))
         prompt = [Prompt(box_xyxy=(4, 4, 30, 40))]

@@ -50,6 +50,15 @@ def test_data_alone_makes_a_pack_and_says_what_it_gives(place, capsys):
     assert "step 2 of 2" in shown.err
 
 
+def test_a_pack_that_is_there_is_not_overwritten(made, capsys):
+    before = read_pack(made / "packs" / "discs")
+
+    assert run(made, str(made / "discs"), "--name", "discs", "--steps", "1") == 1
+
+    assert "edgeseg adapt remove discs, or choose another name" in capsys.readouterr().err
+    assert read_pack(made / "packs" / "discs") == before
+
+
 def test_without_val_every_fifth_image_is_held_out(place, capsys):
     words = [str(place / "photos"), "--name", "held", "--steps", "1", "--json"]
 
@@ -122,7 +131,7 @@ def test_a_removed_pack_is_gone_and_the_others_stay(place, capsys):
         (["--name", "x", "{discs}", "--domain", "cars"], "has no images of cars"),
         (
             ["{discs}", "--name", "../x", "--steps", "1"],
-            "small letters, digits, _ and -, got '../x'",
+            "small letters, digits, _ and -, and not",
         ),
     ],
 )
