@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from edgeseg.data.augmentation import AugmentationConfig
+from edgeseg.data.domain_draws import DomainDraws
 from edgeseg.data.donors import DonorPool
 from edgeseg.data.records import ImageRecord
 from edgeseg.data.samples import SampleSettings, TrainingSample, build_sample
@@ -42,6 +43,7 @@ class TrainingDataset(Dataset[TrainingSample]):
             the image as it is, so it excludes augmentation.
         with_instances: Whether objects and prompts are wanted, or images alone.
         balance_domains: Whether all domains come equally often.
+        draws: Which domains each step learns from, for steps of some domains only.
 
     Raises:
         ConfigError: A setting is out of range or contradicts another one.
@@ -63,6 +65,7 @@ class TrainingDataset(Dataset[TrainingSample]):
         embedding_lookup: EmbeddingLookup | None = None,
         with_instances: bool = True,
         balance_domains: bool = False,
+        draws: DomainDraws | None = None,
     ) -> None:
         if not records:
             raise DataError("there are no records to learn from; check the data sources")
@@ -89,7 +92,9 @@ class TrainingDataset(Dataset[TrainingSample]):
         )
         self.embedding_lookup = embedding_lookup
         self.donors = DonorPool(records) if self.settings.paste else None
-        self.order = StreamOrder([record.domain for record in records], seed, balance_domains)
+        self.order = StreamOrder(
+            [record.domain for record in records], seed, balance_domains, draws
+        )
 
     @property
     def num_records(self) -> int:

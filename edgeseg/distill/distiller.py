@@ -16,7 +16,6 @@ from edgeseg.data.broken import BrokenItems
 from edgeseg.data.domain_draws import DomainDraws, plan_draws
 from edgeseg.data.records import ImageRecord
 from edgeseg.data.sources import expand_path, list_records
-from edgeseg.data.stream_order import StreamOrder
 from edgeseg.data.training import EmbeddingLookup, TrainingDataset
 from edgeseg.distill.labelling import check_masks, label_records
 from edgeseg.distill.loop import Reporter, Silence, StageRun
@@ -174,12 +173,9 @@ class Distiller:
             augmentation=self.config.augmentation,
             embedding_lookup=lookup,
             balance_domains=self.config.data.balance_domains,
+            draws=self._domain_draws(stage.config.batch_size),
             **options,
         )
-        draws = self._domain_draws(stage.config.batch_size)
-        if draws is not None:
-            domains = [record.domain for record in self.records]
-            dataset.order = StreamOrder(domains, self.config.seed, draws=draws)
         return StageRun(
             stage=stage,
             fabric=self.fabric,

@@ -72,11 +72,10 @@ def test_a_planted_slowdown_ends_with_status_1(tmp_path, exported, photo, capsys
     before, after = tmp_path / "before.json", tmp_path / "after.json"
     bench("run", exported, "--photo", photo, "--rounds", 5, "--part", "encoder", "--out", before)
     result = BenchResult.read(before)
-    slow = tuple(
-        one.model_copy(update={"samples_ms": tuple(2 * each for each in one.samples_ms)})
-        for one in result.measurements
-    )
-    result.model_copy(update={"measurements": slow}).write(after)
+    for path, factor in ((before, 1), (after, 2)):  # steady samples, whatever else runs here
+        samples = tuple(factor * each for each in (10.0, 10.1, 9.9, 10.2, 10.0))
+        timed = [one.model_copy(update={"samples_ms": samples}) for one in result.measurements]
+        result.model_copy(update={"measurements": tuple(timed)}).write(path)
     capsys.readouterr()
 
     statuses = [

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import webbrowser
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,9 @@ def serve(folder, port=0):
     words = [sys.executable, "-m", "edgeseg", "demo", str(folder), "--port", str(port)]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(words, text=True, env=environment, **pipes)
+    # Tests that a script runs in the background ignore Ctrl-C, and so would their children.
+    hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL) if os.name == "posix" else None
+    return subprocess.Popen(words, text=True, env=environment, preexec_fn=hear, **pipes)
 
 
 @pytest.fixture
